@@ -1,0 +1,1 @@
+"""Shared read-only objects, used by the caller and by the workers."""

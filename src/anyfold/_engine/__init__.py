@@ -1,0 +1,1 @@
+"""How a plan is driven: the only loop that submits and gathers."""

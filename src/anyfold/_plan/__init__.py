@@ -1,0 +1,1 @@
+"""What to run: pure functions and frozen values that know no executor."""

@@ -1,0 +1,97 @@
+"""The values that travel between the plan, the engine, the workers and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["REFIT", "Failure", "FoldScores", "Leaf", "Outcome", "Place", "RelayedWarning", "TaskKey"]
+
+REFIT = -1
+"""The ``fold`` of a fit on all data."""
+
+Stage = Literal["fit", "predict", "score", "worker", "result"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TaskKey:
+    """What identifies a result: never a position, never an order of arrival."""
+
+    model: str
+    candidate: int
+    fold: int
+
+    def __str__(self) -> str:
+        where = "refit" if self.fold == REFIT else f"fold {self.fold}"
+        return f"model {self.model!r}, {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One task, the smallest thing that runs: small enough to be sent with every unit."""
+
+    key: TaskKey
+    parameters: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an outcome was computed."""
+
+    host: str
+    pid: int
+    thread: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedWarning:
+    """A warning that a task issued on a worker."""
+
+    category: type[Warning]
+    message: str
+    filename: str
+    lineno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task has no result: an error of the model, or of the worker that ran it."""
+
+    stage: Stage
+    type_name: str
+    message: str
+    traceback: str
+    exception: bytes | None = None
+    """The pickled original exception; None where it cannot be pickled."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScores:
+    """What one model achieved on one fold."""
+
+    test: Mapping[str, float]
+    train: Mapping[str, float] | None
+    fit_time: float
+    """Seconds."""
+    score_time: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task; compact, since the caller holds all of them."""
+
+    key: TaskKey
+    value: Any = None
+    """What the task returned, for cross-validation a `FoldScores`; None where it failed."""
+    failure: Failure | None = None
+    warnings: tuple[RelayedWarning, ...] = ()
+    payload: bytes | None = None
+    """Pickled extras that are asked for by name: fitted estimator, predictions."""
+    place: Place | None = None
+    started: float = 0.0
+    """Seconds since the epoch, by the worker's clock."""
+    ended: float = 0.0
+    attempts: int = field(default=1, compare=False)
+    """How often the task was started, lost workers included."""
