@@ -1,0 +1,36 @@
+"""Every private or version-dependent import of scikit-learn, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils import get_tags
+from sklearn.utils.validation import _check_method_params, _num_samples
+
+__all__ = ["check_method_params", "is_multimetric", "is_pairwise", "num_samples", "safe_indexing"]
+
+
+def num_samples(X: Any) -> int:
+    """Return the number of samples, however the data is held."""
+    n: int = _num_samples(X)
+    return n
+
+
+def is_pairwise(estimator: Any) -> bool:
+    """Return whether X is a square kernel or distance matrix, sliced along both axes."""
+    return bool(get_tags(estimator).input_tags.pairwise)
+
+
+def check_method_params(X: Any, params: Mapping[str, Any] | None, indices: Any = None) -> dict[str, Any]:
+    """Return parameters with those that have one value per sample sliced like X."""
+    sliced: dict[str, Any] = _check_method_params(X, params, indices)
+    return sliced
+
+
+def is_multimetric(scorer: Any) -> bool:
+    """Return whether a scorer answers with a dictionary of scores and texts of what failed."""
+    from sklearn.metrics._scorer import _MultimetricScorer
+
+    return isinstance(scorer, _MultimetricScorer)
