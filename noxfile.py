@@ -1,0 +1,49 @@
+"""Everything that is checked: ``nox -s tests``, ``lowest``, ``lint``, ``types``."""
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests", "lint", "types"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def lowest(requirements: list[str]) -> list[str]:
+    return [requirement.replace(">=", "==") for requirement in requirements]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests and the examples in docstrings, on the newest versions."""
+    session.install("--quiet", ".[plot]", *group("test"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(name="lowest")
+def on_lowest_versions(session: nox.Session) -> None:
+    """All tests on the lowest stated versions of what anyfold depends on."""
+    stated = PROJECT["project"]
+    pinned = lowest(stated["dependencies"] + stated["optional-dependencies"]["plot"])
+    session.install("--quiet", ".[plot]", *pinned, *group("test"))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style of the code."""
+    session.install("--quiet", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the sources and of the public API as a user writes it."""
+    session.install("--quiet", ".", *group("types"))
+    session.run("mypy")

@@ -1,0 +1,365 @@
+"""The only loop that submits and gathers, the same for every backend.
+
+    leaves ──> units ──submit──> executor ═══> worker
+                 ▲                               │ started, done, closed   (mailbox)
+                 │                               ▼
+              the loop <──────── inbox <── future done
+
+Everything that happens arrives in one inbox and is handled in this thread: nothing here needs a
+lock, and nothing is polled. Between two events the thread sleeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Future
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from typing import Any
+
+from anyfold._data.serialize import loads
+from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
+from anyfold._engine.faults import Blame, lost_failure
+from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
+from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
+from anyfold._plan.units import unit_size, window_size
+from anyfold._worker.capture import routed_warnings
+from anyfold._worker.contact import WorkerInfo
+from anyfold._worker.execute import Job, run_unit
+from anyfold._worker.failures import failure_of
+from anyfold._worker.report import Closed, Contact, Done, Report, Started
+from anyfold._worker.threads import limit_caller
+from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError
+from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of
+
+__all__ = ["drive"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """The future of a unit is done."""
+
+    unit: int
+
+
+@dataclass(slots=True)
+class _Unit:
+    """Leaves that were submitted together and run one after another on one worker."""
+
+    leaves: tuple[Leaf, ...]
+    future: Future[Any] | None = None
+    running: Leaf | None = None
+    worker: int | None = None
+    n_mailed: int = 0
+
+
+def drive(
+    job: Job,
+    leaves: Iterable[Leaf],
+    n_leaves: int,
+    *,
+    executor: Executor,
+    shared_job: Shared[Job],
+    n_workers: int,
+    retries: int,
+    stop_on_failure: bool = False,
+    temp_dir: str | None = None,
+    observe: Callable[[Event], None] = lambda event: None,
+) -> dict[TaskKey, Outcome]:
+    """Run all leaves on an executor and return their outcomes by key.
+
+    Parameters
+    ----------
+    job : Job
+        What all leaves share.
+    leaves : iterable of Leaf
+        Drawn as needed, in the order in which they should start.
+    n_leaves : int
+        How many there are.
+    executor : Executor
+        Where they run.
+    shared_job : Shared
+        The job as published for the workers.
+    n_workers : int
+        How many leaves run at once.
+    retries : int
+        How often a leaf is run again whose worker was lost.
+    stop_on_failure : bool
+        Start nothing more after the first leaf, in the order of `leaves`, that fails.
+    temp_dir : str, optional
+        Where the mailbox may keep a file, on systems where it needs one.
+    observe : callable
+        Is told what happens, in this thread.
+    """
+    run = _Run(job, iter(leaves), n_leaves, executor, shared_job, n_workers, stop_on_failure, Blame(retries), observe)
+    observe(RunStarted(n_leaves, n_workers))
+    try:
+        with run.listening(temp_dir), _in_caller(job):
+            run.to_the_end()
+    finally:
+        observe(RunFinished())
+    return run.outcomes
+
+
+@contextlib.contextmanager
+def _in_caller(job: Job) -> Iterator[None]:
+    """Limit threads and route warnings once for the run where tasks share the caller's process."""
+    if job.isolation == "process":
+        yield
+    else:
+        with limit_caller(job.inner_threads), routed_warnings(job.warning_filters):
+            yield
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one run; used by one thread."""
+
+    job: Job
+    leaves: Iterator[Leaf]
+    n_unsent: int
+    executor: Executor
+    shared_job: Shared[Job]
+    n_workers: int
+    stop_on_failure: bool
+    blame: Blame
+    observe: Callable[[Event], None]
+
+    outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
+    inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
+    mailbox: Mailbox | None = None
+    units: dict[int, _Unit] = field(default_factory=dict)
+    ids: Iterator[int] = field(default_factory=count)
+    again: deque[tuple[Leaf, ...]] = field(default_factory=deque)
+    """Units to run again after a loss; a leaf that is charged with one is alone in its unit."""
+    finished: deque[int] = field(default_factory=deque)
+    positions: dict[TaskKey, int] = field(default_factory=dict)
+    cutoff: int | None = None
+    """Position of the first failed leaf, where failures stop the run."""
+    attempts: Counter[TaskKey] = field(default_factory=Counter)
+    leaf_seconds: float | None = None
+    heard: bool = False
+    """Whether a worker has reached the mailbox."""
+    broken: BrokenExecutor | None = None
+
+    # ---- the loop -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def listening(self, temp_dir: str | None) -> Iterator[None]:
+        """Open the mailbox; at the end stop what still runs and close it."""
+        if "mailbox" in capabilities_of(self.executor):
+            self.mailbox = self.executor.open_mailbox(self.inbox.put)  # type: ignore[attr-defined]
+        elif isolation_of(self.executor) == "process":
+            self.mailbox = SocketMailbox(self.inbox.put, temp_dir)
+        else:
+            self.mailbox = LocalMailbox(self.inbox.put)
+        try:
+            yield
+        finally:
+            self._abandon()
+            self.mailbox.close()
+
+    def to_the_end(self) -> None:
+        """Submit and gather until there is nothing left to wait for."""
+        self._fill_window()
+        while self._awaited():
+            self._handle(self.inbox.get())
+            self._judge_finished()
+            self._fill_window()
+        if self.broken is not None:
+            self._fail_the_rest(self.broken)
+
+    def _awaited(self) -> bool:
+        if self.cutoff is None:
+            return bool(self.units)
+        submitted = [unit.leaves for unit in self.units.values()]
+        return any(self._wanted(leaf) for leaves in (*submitted, *self.again) for leaf in leaves)
+
+    def _wanted(self, leaf: Leaf) -> bool:
+        """Whether the outcome of a leaf can still change what the run returns."""
+        return leaf.key not in self.outcomes and (self.cutoff is None or self.positions[leaf.key] < self.cutoff)
+
+    # ---- submitting ---------------------------------------------------------------------------
+
+    def _fill_window(self) -> None:
+        window = 1 if self.job.isolation == "none" else window_size(self.n_workers)
+        while self.broken is None and len(self.units) < window and (leaves := self._next_leaves()):
+            self._submit(leaves)
+            if self.job.isolation == "none":
+                break  # what ran inline has reported by now; look at it before the next unit
+
+    def _next_leaves(self) -> tuple[Leaf, ...]:
+        while self.again:
+            leaves = tuple(leaf for leaf in self.again.popleft() if self._wanted(leaf))
+            if leaves:
+                return leaves
+        if self.cutoff is not None or self.n_unsent == 0:
+            return ()
+        # Without word from the workers the guilty leaf of a lost unit would not be known.
+        size = unit_size(self.n_unsent, self.n_workers, self.leaf_seconds) if self.heard else 1
+        leaves = tuple(islice(self.leaves, size))
+        self.n_unsent = max(0, self.n_unsent - len(leaves)) if leaves else 0
+        for leaf in leaves:
+            self.positions[leaf.key] = len(self.positions)
+        return leaves
+
+    def _submit(self, leaves: tuple[Leaf, ...]) -> None:
+        number = next(self.ids)
+        unit = self.units[number] = _Unit(leaves)
+        address = None if self.mailbox is None else self.mailbox.address
+        try:
+            unit.future = self.executor.submit(run_unit, self.shared_job, number, leaves, address)
+        except BrokenExecutor as error:
+            del self.units[number]
+            self.again.append(leaves)
+            self._break(error)
+        else:
+            unit.future.add_done_callback(lambda _: self.inbox.put(_Finished(number)))
+
+    # ---- gathering ----------------------------------------------------------------------------
+
+    def _handle(self, event: Report | _Finished) -> None:
+        match event:
+            case Started(worker, number, key):
+                self.heard = True
+                self.attempts[key] += 1
+                if (unit := self.units.get(number)) is not None:
+                    unit.worker = worker
+                    unit.running = next((leaf for leaf in unit.leaves if leaf.key == key), None)
+                self.observe(TaskStarted(key, self.attempts[key]))
+            case Done(_, number, key, data):
+                if (unit := self.units.get(number)) is not None:
+                    unit.running = None
+                    unit.n_mailed += 1
+                self._record(key, data)
+            case Contact(worker, info):
+                self.blame.pids[worker] = info.pid
+                if differences := info.differences(WorkerInfo.of_this_process()):
+                    raise WorkerMismatchError(
+                        f"the worker {info.pid} on {info.host} would compute other numbers: "
+                        f"{'; '.join(differences)}. Install the same versions in both places"
+                    )
+            case Closed(worker):
+                self.blame.closed.append(worker)
+            case _Finished(number):
+                self.finished.append(number)
+
+    def _judge_finished(self) -> None:
+        while self.finished:
+            number = self.finished.popleft()
+            unit = self.units[number]
+            if self.mailbox is not None and not self._has_all_mail(unit):
+                # The result may overtake the mail: read what was sent before judging.
+                self.mailbox.drain()
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._handle(self.inbox.get_nowait())
+            self._judge(unit)
+            del self.units[number]
+
+    def _has_all_mail(self, unit: _Unit) -> bool:
+        future = unit.future
+        assert future is not None
+        if future.cancelled() or future.exception() is not None:
+            return False
+        return bool(future.result()[0] == unit.n_mailed)
+
+    def _judge(self, unit: _Unit) -> None:
+        assert unit.future is not None
+        try:
+            _, unsent = unit.future.result()
+        except WorkerLostError as lost:
+            self._lost(unit, lost)
+        except BrokenExecutor as error:
+            self.again.append(unit.leaves)
+            self._break(error)
+        except CancelledError as error:
+            self.again.append(unit.leaves)
+            self._break(BrokenExecutor(f"the executor cancelled work that it had accepted: {error!r}"))
+        except BaseException as error:
+            # The unit could not be run or read at all: no leaf of it is to blame.
+            for leaf in unit.leaves:
+                self._fail(leaf, failure_of("worker", error))
+        else:
+            for key, data in unsent:
+                self.attempts[key] += 1
+                self._record(key, data)
+            for leaf in unit.leaves:
+                lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
+                self._fail(leaf, failure_of("worker", lost_leaf))
+
+    def _record(self, key: TaskKey, data: bytes) -> None:
+        if key in self.outcomes:
+            return
+        try:
+            outcome: Outcome = loads(data)
+        except BaseException as error:
+            outcome = Outcome(key, failure=failure_of("result", error))
+        self.blame.unexplained = 0
+        self._keep(replace(outcome, attempts=max(1, self.attempts[key])))
+        seconds = max(0.0, outcome.ended - outcome.started)
+        self.leaf_seconds = seconds if self.leaf_seconds is None else 0.8 * self.leaf_seconds + 0.2 * seconds
+
+    def _fail(self, leaf: Leaf, failure: Failure) -> None:
+        if leaf.key not in self.outcomes:
+            self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
+
+    def _keep(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.key] = outcome
+        if self.stop_on_failure and outcome.failure is not None:
+            position = self.positions[outcome.key]
+            self.cutoff = position if self.cutoff is None else min(self.cutoff, position)
+        self.observe(TaskFinished(outcome))
+
+    # ---- losses -------------------------------------------------------------------------------
+
+    def _lost(self, unit: _Unit, lost: WorkerLostError) -> None:
+        """Charge the leaf that was running, if it is the guilty one, and run the others again."""
+        guilty = unit.running
+        if guilty is None and not self.heard and len(unit.leaves) == 1:
+            guilty = unit.leaves[0]  # no worker can reach the mailbox: the executor's word is all there is
+        elif guilty is None:
+            self.blame.note_unexplained(lost)
+        if guilty is not None:
+            running = [u.worker for u in self.units.values() if u.running is not None and u.worker is not None]
+            if not self.blame.is_guilty(unit.worker, lost, running):
+                guilty = None
+        innocent = tuple(leaf for leaf in unit.leaves if leaf is not guilty and leaf.key not in self.outcomes)
+        if innocent:
+            self.again.append(innocent)
+        if guilty is None:
+            return
+        if self.blame.may_retry(guilty.key):
+            self.again.append((guilty,))
+        else:
+            attempts = self.blame.charges[guilty.key]
+            self._fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
+
+    def _break(self, error: BrokenExecutor) -> None:
+        """Remember that an executor that does not heal can run nothing more."""
+        if self.broken is None:
+            self.broken = error
+
+    def _fail_the_rest(self, error: BrokenExecutor) -> None:
+        lost = WorkerLostError(
+            f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had finished "
+            "is kept. The backends of anyfold replace lost workers: name one of them instead"
+        )
+        lost.__cause__ = error
+        failure = replace(failure_of("worker", lost), exception=None)
+        for leaf in [leaf for leaves in self.again for leaf in leaves] + list(self.leaves):
+            self.positions.setdefault(leaf.key, len(self.positions))
+            self._fail(leaf, failure)
+
+    def _abandon(self) -> None:
+        """Let go of what nobody waits for any more."""
+        if not self.units:
+            return
+        for unit in self.units.values():
+            if unit.future is not None:
+                unit.future.cancel()
+        if "stop_running" in capabilities_of(self.executor):
+            self.executor.stop_running()  # type: ignore[attr-defined]

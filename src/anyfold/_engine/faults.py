@@ -1,0 +1,100 @@
+"""Who is to blame when a worker is lost, and who is run again.
+
+The mailbox tells which leaf each worker was running and the order in which connections ended. An
+executor that replaces single workers names the process that died; a pool that breaks as a whole
+takes its other workers down *after* the guilty one, so that the first connection that ended is the
+culprit's. Everybody else in such an incident is run again and not charged.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from anyfold._plan.task import Failure, TaskKey
+from anyfold.errors import WorkerLostError
+
+__all__ = ["Blame", "describe_exit", "lost_failure"]
+
+MOST_UNEXPLAINED = 5
+"""Workers that may be lost in a row while running nothing, before the run gives up."""
+
+
+@dataclass
+class Blame:
+    """What is known about lost workers in one run."""
+
+    retries: int
+    pids: dict[int, int] = field(default_factory=dict)
+    """Process id by worker."""
+    closed: list[int] = field(default_factory=list)
+    """Workers whose connection ended, in that order."""
+    charges: Counter[TaskKey] = field(default_factory=Counter)
+    unexplained: int = 0
+    _culprits: dict[object, int | None] = field(default_factory=dict)
+
+    def is_guilty(self, worker: int | None, lost: WorkerLostError, running: Iterable[int]) -> bool:
+        """Return whether the leaf that ran on this worker is the one to charge.
+
+        Parameters
+        ----------
+        worker : int or None
+            The worker that ran the leaf; None where there is no mailbox, so that nothing more is known.
+        lost : WorkerLostError
+            What the executor says.
+        running : iterable of int
+            All workers that were running a leaf.
+        """
+        if worker is None or (lost.pid is None and lost.incident is None):
+            return True
+        if lost.pid is not None and worker in self.pids:
+            return self.pids[worker] == lost.pid
+        if lost.incident not in self._culprits:
+            candidates = set(running)
+            first = next((closed for closed in self.closed if closed in candidates), None)
+            self._culprits[lost.incident] = first
+        culprit = self._culprits[lost.incident]
+        return culprit is None or culprit == worker
+
+    def may_retry(self, key: TaskKey) -> bool:
+        """Charge a leaf for a lost worker and return whether it may be run once more."""
+        self.charges[key] += 1
+        return self.charges[key] <= self.retries
+
+    def note_unexplained(self, lost: WorkerLostError) -> None:
+        """Count a loss that no leaf can be blamed for; give up when they do not end."""
+        self.unexplained += 1
+        if self.unexplained > MOST_UNEXPLAINED:
+            raise WorkerLostError(
+                f"{self.unexplained} workers in a row ended without running a task, the last one with: {lost}. "
+                "Something ends workers as such: look at memory limits and at what the models' modules do "
+                "when they are imported",
+                lost.pid,
+                lost.exitcode,
+            ) from lost
+
+
+def lost_failure(
+    key: TaskKey, lost: WorkerLostError, attempts: int, parameters: Mapping[str, object] | None
+) -> Failure:
+    """Return the failure of a leaf whose worker was lost more often than retries allow."""
+    with_parameters = f", parameters {dict(parameters)!r}" if parameters else ""
+    times = "once" if attempts == 1 else f"{attempts} times"
+    message = f"{key}{with_parameters}: the worker that ran it ended {times}: {lost}"
+    return Failure("worker", "WorkerLostError", message, f"WorkerLostError: {message}\n", None)
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """Say in words how a process ended."""
+    if exitcode is None:
+        return "for a reason that the pool does not tell"
+    if exitcode >= 0:
+        return f"with exit status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    hint = "; when nobody sent it, the system was probably out of memory" if name == "SIGKILL" else ""
+    return f"by {name}{hint}"

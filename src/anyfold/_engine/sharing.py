@@ -1,0 +1,84 @@
+"""Publishes what a run needs, once, by the means that the executor has.
+
+An executor may share objects by itself; worker processes on this host read anyfold's local files;
+workers in the caller's process read a read-only view.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from anyfold._data.files import publish
+from anyfold._data.views import view
+from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of
+
+__all__ = ["Direct", "Published", "share", "share_once"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Direct(Generic[T]):
+    """An object that workers in the caller's own process use as it is."""
+
+    value: T
+
+    def get(self) -> T:
+        return self.value
+
+    def release(self) -> None:
+        pass
+
+
+def share(executor: Executor, obj: T, temp_dir: str | None = None) -> Shared[T]:
+    """Publish an object for the workers of an executor."""
+    shared: Shared[T]
+    if "share" in capabilities_of(executor):
+        shared = executor.share(obj)  # type: ignore[attr-defined]
+    elif isolation_of(executor) == "process":
+        shared = publish(obj, temp_dir=temp_dir)
+    else:
+        shared = view(obj)
+    return shared
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Generic[T]):
+    """An object that is published as long as its owner lives."""
+
+    shared: Shared[T]
+    identity: str
+    """Equal as long as the content is the same."""
+    changed: bool
+    """Whether the owner's object was published before with another content."""
+
+
+_published: WeakKeyDictionary[Any, dict[Hashable, Published[Any]]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def share_once(executor: Executor, owner: Any, obj: T, temp_dir: str | None = None) -> Published[T]:
+    """Publish an object once for its owner, and again only when its content has changed.
+
+    Local files serve all executors of this host; what an executor shares by itself is its own.
+    """
+    by_itself = "share" in capabilities_of(executor)
+    if isolation_of(executor) != "process" and not by_itself:
+        # A view costs nothing and shows the owner's memory as it is now.
+        return Published(share(executor, obj), secrets.token_hex(8), False)
+    place: Hashable = id(executor) if by_itself else "local"
+    with _lock:
+        places = _published.setdefault(owner, {})
+        known = places.get(place)
+        if known is not None and known.shared.matches(obj):  # type: ignore[attr-defined]
+            return replace(known, changed=False)
+        published = Published(share(executor, obj, temp_dir), secrets.token_hex(8), known is not None)
+        places[place] = published
+    if known is not None:
+        known.shared.release()
+    return published

@@ -1,0 +1,170 @@
+"""Fits one model on one fold and scores it: what a leaf of `run_cv` does."""
+
+from __future__ import annotations
+
+import numbers
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from anyfold import _compat
+from anyfold._data.slices import FoldSlices, slices
+from anyfold._plan.seeds import unset_random_states
+from anyfold._plan.task import Failure, FoldScores, Leaf, Stage
+from anyfold._worker.execute import Produced, StageError
+from anyfold._worker.failures import failure_of
+from anyfold.executors.base import Shared
+
+__all__ = ["CrossValidation", "FoldData", "ModelPlan"]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldData:
+    """The data of a `Folds`, as the workers read it."""
+
+    X: Any
+    y: Any
+    splits: tuple[tuple[np.ndarray, np.ndarray], ...]
+    """Train and test indices of each fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """One model and what goes with it."""
+
+    estimator: Any
+    scorer: Any
+    pairwise: bool
+    fit_params: Mapping[str, Any]
+    score_params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidation:
+    """The work of `run_cv`."""
+
+    data: Shared[FoldData]
+    data_id: str
+    """Equal as long as the data is the same; under it a worker keeps slices."""
+    models: Mapping[str, ModelPlan]
+    root_seed: int
+    raise_errors: bool
+    error_score: float
+    return_train_score: bool
+    return_estimator: bool
+    response_methods: tuple[str, ...]
+
+    def run(self, leaf: Leaf, *, writable: bool) -> Produced:
+        """Clone, seed, fit and score one model on one fold."""
+        plan = self.models[leaf.key.model]
+        data = self.data.get()
+        train, test = data.splits[leaf.key.fold]
+        fold = slices(
+            self.data_id, leaf.key.fold, data.X, data.y, train, test, pairwise=plan.pairwise, writable=writable
+        )
+        fit_params = _compat.check_method_params(data.X, plan.fit_params, train)
+        estimator = clone(plan.estimator)
+        if leaf.parameters:
+            estimator.set_params(**clone(dict(leaf.parameters), safe=False))
+        if seeds := unset_random_states(estimator, self.root_seed, leaf.key.fold):
+            estimator.set_params(**seeds)
+
+        begun = time.perf_counter()
+        with _stage("fit"):
+            if fold.y_train is None:
+                estimator.fit(fold.X_train, **fit_params)
+            else:
+                estimator.fit(fold.X_train, fold.y_train, **fit_params)
+        fitted = time.perf_counter()
+        score_params = _compat.check_method_params(data.X, plan.score_params, test)
+        test_scores, failure = self._score(plan, estimator, fold.X_test, fold.y_test, score_params)
+        scored = time.perf_counter()
+        train_scores = None
+        if self.return_train_score:
+            score_params = _compat.check_method_params(data.X, plan.score_params, train)
+            train_scores, on_train = self._score(plan, estimator, fold.X_train, fold.y_train, score_params)
+            failure = failure or on_train
+        return Produced(
+            FoldScores(test_scores, train_scores, fitted - begun, scored - fitted),
+            self._extras(estimator, fold),
+            failure,
+        )
+
+    def _score(
+        self, plan: ModelPlan, estimator: Any, X: Any, y: Any, params: Mapping[str, Any]
+    ) -> tuple[dict[str, float], Failure | None]:
+        failure = None
+        with _stage("score"):
+            try:
+                scores = plan.scorer(estimator, X, **params) if y is None else plan.scorer(estimator, X, y, **params)
+            except Exception as error:
+                if self.raise_errors or _compat.is_multimetric(plan.scorer) or _is_write(error):
+                    raise
+                scores, failure = self.error_score, failure_of("score", error)
+            if not isinstance(scores, dict):
+                return {"score": _number(scores, plan.scorer)}, failure
+            numbers_by_name = {}
+            for name, score in scores.items():
+                if isinstance(score, str) and _compat.is_multimetric(plan.scorer):
+                    # scikit-learn's multimetric scorer answers with the traceback of what failed
+                    failure = failure or _failure_from_text(name, score)
+                    score = self.error_score
+                numbers_by_name[name] = _number(score, name)
+        return numbers_by_name, failure
+
+    def _extras(self, estimator: Any, fold: FoldSlices) -> dict[str, Any] | None:
+        extras: dict[str, Any] = {}
+        if self.return_estimator:
+            extras["estimator"] = estimator
+        if self.response_methods:
+            with _stage("predict"):
+                extras["predictions"] = {
+                    method: (
+                        getattr(estimator, method)(fold.X_test),
+                        None if method == "predict" else getattr(estimator, "classes_", None),
+                    )
+                    for method in self.response_methods
+                }
+        return extras or None
+
+
+@contextmanager
+def _stage(stage: Stage) -> Iterator[None]:
+    try:
+        yield
+    except StageError:
+        raise
+    except BaseException as error:
+        raise StageError(stage) from error
+
+
+def _is_write(error: Exception) -> bool:
+    from anyfold._data.kinds import is_readonly_error
+
+    return is_readonly_error(error)
+
+
+def _number(score: Any, scorer: Any) -> float:
+    if hasattr(score, "item"):
+        try:
+            score = score.item()
+        except ValueError:
+            pass
+    if not isinstance(score, numbers.Number):
+        raise ValueError(
+            f"scoring must return a number, got {score!r} ({type(score)}) instead (scorer: {scorer!r})"
+        )
+    return score  # type: ignore[return-value]
+
+
+def _failure_from_text(metric: str, text: str) -> Failure:
+    last = text.strip().splitlines()[-1] if text.strip() else "unknown error"
+    type_name, _, message = last.partition(": ")
+    return Failure("score", type_name.rpartition(".")[2], f"{metric}: {message}", text)
+
+

@@ -1,0 +1,188 @@
+"""Runs a unit of work on a worker: the same code on every backend.
+
+    run_unit ──> for each leaf:  report "started" ──> run_leaf ──> report "done" with the outcome
+
+What a leaf does is the business of its `Work`; what surrounds it is done here once: thread budget,
+scikit-learn's configuration, global generators, warnings, model errors, read-only data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Protocol
+
+from anyfold._data.kinds import is_readonly_error
+from anyfold._data.serialize import dumps
+from anyfold._plan.task import Failure, Leaf, Outcome, Place, RelayedWarning, Stage
+from anyfold._worker.capture import Filters, recorded_warnings, routed_warnings
+from anyfold._worker.failures import failure_of
+from anyfold._worker.report import LocalAddress, SocketAddress, reporter_for
+from anyfold._worker.seeding import seeded_globals
+from anyfold._worker.threads import limit_worker
+from anyfold.executors.base import Isolation, Shared
+
+__all__ = ["Job", "Produced", "StageError", "Work", "inside_worker", "run_unit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """What the work of one leaf came to."""
+
+    value: Any
+    extras: Mapping[str, Any] | None = None
+    """What is asked for by name later, and may be large."""
+    failure: Failure | None = None
+    """A part that failed while the rest has a value."""
+
+
+class StageError(Exception):
+    """A model raised, as the ``__cause__`` of this, in a stage of its work."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self.stage = stage
+
+
+class Work(Protocol):
+    """What the leaves of one run do."""
+
+    def run(self, leaf: Leaf, *, writable: bool) -> Produced:
+        """Do one leaf, on read-only data, or with ``writable`` on copies of its own."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all leaves of one run share; published once."""
+
+    work: Work
+    root_seed: int
+    isolation: Isolation
+    inner_threads: int
+    sklearn_config: Mapping[str, Any]
+    warning_filters: Filters
+
+
+_inside: ContextVar[bool] = ContextVar("anyfold_inside_worker", default=False)
+
+
+def inside_worker() -> bool:
+    """Return whether the caller runs inside a task of anyfold, on whatever backend."""
+    return _inside.get()
+
+
+def run_unit(
+    shared_job: Shared[Job], unit: int, leaves: tuple[Leaf, ...], address: LocalAddress | SocketAddress | None
+) -> tuple[int, tuple[tuple[Any, bytes], ...]]:
+    """Run the leaves of a unit one after another.
+
+    Returns
+    -------
+    n_sent : int
+        How many outcomes were sent to the mailbox.
+    unsent : tuple of (TaskKey, bytes)
+        The outcomes that could not be sent, pickled.
+    """
+    job = shared_job.get()
+    reporter = reporter_for(address)
+    n_sent = 0
+    unsent = []
+    with _surroundings(job):
+        for leaf in leaves:
+            if not reporter.started(unit, leaf.key):
+                break
+            data = _pickled(run_leaf(job, leaf))
+            if reporter.done(unit, leaf.key, data):
+                n_sent += 1
+            else:
+                unsent.append((leaf.key, data))
+        reporter.flush()
+    return n_sent, tuple(unsent)
+
+
+def run_leaf(job: Job, leaf: Leaf) -> Outcome:
+    """Do one leaf; an error of the model is an outcome, not an exception."""
+    started = time.time()
+    with recorded_warnings() as warnings:
+        produced = _attempt(job, leaf, warnings)
+    return _outcome(leaf, produced, tuple(warnings), started)
+
+
+@contextlib.contextmanager
+def _surroundings(job: Job) -> Iterator[None]:
+    import sklearn
+
+    token = _inside.set(True)
+    try:
+        with (
+            limit_worker(job.inner_threads, job.isolation),
+            sklearn.config_context(**job.sklearn_config),
+            routed_warnings(job.warning_filters),
+        ):
+            yield
+    finally:
+        _inside.reset(token)
+
+
+def _attempt(job: Job, leaf: Leaf, warnings: list[RelayedWarning]) -> Produced:
+    for writable in (False, True):
+        stage: Stage = "fit"
+        try:
+            with _generators(job, leaf):
+                return job.work.run(leaf, writable=writable)
+        except StageError as wrapped:
+            stage, error = wrapped.stage, wrapped.__cause__ or wrapped
+        except BaseException as direct:
+            error = direct
+        if isinstance(error, KeyboardInterrupt) and job.isolation == "none":
+            raise error  # the user's own Ctrl-C
+        if writable or not is_readonly_error(error):
+            return Produced(None, failure=failure_of(stage, error))
+        warnings.clear()  # the model writes to its data: once more, on copies of its own
+    raise AssertionError("unreachable")
+
+
+def _generators(job: Job, leaf: Leaf) -> contextlib.AbstractContextManager[None]:
+    if job.isolation == "thread":
+        return contextlib.nullcontext()
+    return seeded_globals(job.root_seed, leaf.key.fold)
+
+
+def _outcome(leaf: Leaf, produced: Produced, warnings: tuple[RelayedWarning, ...], started: float) -> Outcome:
+    payload, failure = None, produced.failure
+    if produced.extras is not None:
+        try:
+            payload = dumps(produced.extras)
+        except BaseException as error:
+            failure = failure_of("result", error)
+    return Outcome(
+        key=leaf.key,
+        value=produced.value,
+        failure=failure,
+        warnings=warnings,
+        payload=payload,
+        place=Place(_host(), os.getpid(), threading.current_thread().name),
+        started=started,
+        ended=time.time(),
+    )
+
+
+def _pickled(outcome: Outcome) -> bytes:
+    try:
+        return dumps(outcome)
+    except BaseException as error:
+        bare = replace(outcome, value=None, warnings=(), payload=None, failure=failure_of("result", error))
+        return dumps(bare)
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()

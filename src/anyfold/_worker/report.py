@@ -1,0 +1,247 @@
+"""How a worker tells the caller what it does while it does it.
+
+    worker                                            caller
+    ------                                            ------
+    connect, token, who I am           ─────────────> Contact(worker, info)
+    unit 7: leaf a starts              ─────────────> Started(worker, unit 7, a)
+    unit 7: leaf a is done, b starts   ─────────────> Done(worker, unit 7, a, outcome), Started(…, b)
+    (worker dies)                      ─────EOF─────> Closed(worker)
+
+What a worker has sent before it died is still read: the kernel keeps it. In one process the same
+events are delivered by a function call.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from anyfold._plan.task import TaskKey
+from anyfold._worker.contact import WorkerInfo
+
+__all__ = [
+    "Closed",
+    "Contact",
+    "Done",
+    "LocalAddress",
+    "Report",
+    "Reporter",
+    "SocketAddress",
+    "Started",
+    "reporter_for",
+]
+
+FRAME = struct.Struct("!I")
+HELLO_LIMIT = 64
+"""Bytes that are read of somebody who has not shown the token of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """A worker has connected for the first time in this run."""
+
+    worker: int
+    info: WorkerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker is about to run a leaf."""
+
+    worker: int
+    unit: int
+    key: TaskKey
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A worker has finished a leaf; the outcome is still pickled."""
+
+    worker: int
+    unit: int
+    key: TaskKey
+    outcome: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection to a worker has ended, as it does when the worker dies."""
+
+    worker: int
+
+
+Report = Contact | Started | Done | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """A mailbox in this very process."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class SocketAddress:
+    """A mailbox behind a socket on this host."""
+
+    family: int
+    name: str | bytes | tuple[str, int]
+    token: bytes
+
+
+class Reporter(Protocol):
+    """What `run_unit` tells about its progress."""
+
+    def started(self, unit: int, key: TaskKey) -> bool:
+        """Return whether to go on: False when nobody waits for the leaf any more."""
+        ...
+
+    def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
+        """Return whether the outcome is on its way."""
+        ...
+
+    def flush(self) -> None: ...
+
+
+class LocalReporter:
+    """Delivers by a function call; used where worker and caller share a process."""
+
+    def __init__(self, token: str, deliver: Callable[[Report], None]) -> None:
+        self._token = token
+        self._deliver = deliver
+        self._worker = threading.get_ident()
+
+    def started(self, unit: int, key: TaskKey) -> bool:
+        self._deliver(Started(self._worker, unit, key))
+        return self._token in local_mailboxes
+
+    def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
+        self._deliver(Done(self._worker, unit, key, outcome))
+        return True
+
+    def flush(self) -> None:
+        pass
+
+
+class SilentReporter:
+    """For a worker that cannot reach the caller: outcomes travel with the result of the unit."""
+
+    def started(self, unit: int, key: TaskKey) -> bool:
+        return True
+
+    def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
+        return False
+
+    def flush(self) -> None:
+        pass
+
+
+class SocketReporter:
+    """Sends frames over a stream socket.
+
+    ``done`` is held back until the next ``started`` or ``flush``, which follow at once, so that a
+    leaf costs one system call.
+    """
+
+    def __init__(self, address: SocketAddress) -> None:
+        self._socket = _connect(address)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._held = bytearray()
+        self._alive = True
+        self._held += FRAME.pack(len(address.token)) + address.token
+        self._send("contact", WorkerInfo.of_this_process())
+
+    def started(self, unit: int, key: TaskKey) -> bool:
+        self._send("started", unit, key)
+        return self.alive
+
+    def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
+        with self._lock:
+            if self.alive:
+                self._held += _frame("done", unit, key, outcome)
+            if len(self._held) > 1 << 20:
+                self._flush()
+            return self.alive
+
+    def flush(self) -> None:
+        with self._lock:
+            self._flush()
+
+    @property
+    def alive(self) -> bool:
+        # A child forked by a model must not speak in its parent's name.
+        return self._alive and self._pid == os.getpid()
+
+    def close(self) -> None:
+        self._alive = False
+        self._socket.close()
+
+    def _send(self, *message: Any) -> None:
+        with self._lock:
+            if self.alive:
+                self._held += _frame(*message)
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._held or not self.alive:
+            return
+        try:
+            self._socket.sendall(self._held)
+        except OSError:
+            self._alive = False  # the run is over; what was not delivered returns with the unit
+        self._held.clear()
+
+
+def _frame(*message: Any) -> bytes:
+    body = pickle.dumps(message, protocol=5)
+    return FRAME.pack(len(body)) + body
+
+
+def _connect(address: SocketAddress) -> socket.socket:
+    channel = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        channel.connect(address.name)
+        if hasattr(socket, "SO_PEERCRED") and address.family == socket.AF_UNIX:
+            _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            if uid != os.getuid():
+                raise PermissionError("the mailbox belongs to another user")
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+local_mailboxes: dict[str, Callable[[Report], None]] = {}
+"""Mailboxes of this process by token."""
+
+_open: OrderedDict[SocketAddress, SocketReporter] = OrderedDict()
+_open_lock = threading.Lock()
+_MOST_OPEN = 4  # runs that may share one worker without reconnecting at every unit
+
+
+def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:
+    """Return the reporter for an address; a connection is kept for the units to come."""
+    if address is None:
+        return SilentReporter()
+    if isinstance(address, LocalAddress):
+        deliver = local_mailboxes.get(address.token)
+        return SilentReporter() if deliver is None else LocalReporter(address.token, deliver)
+    with _open_lock:
+        reporter = _open.pop(address, None)
+        if reporter is None or not reporter.alive:
+            try:
+                reporter = SocketReporter(address)
+            except OSError:
+                return SilentReporter()
+        _open[address] = reporter
+        while len(_open) > _MOST_OPEN:
+            _open.popitem(last=False)[1].close()
+        return reporter

@@ -1,0 +1,106 @@
+"""How many threads a task may use: of BLAS, of OpenMP, and of a model's own ``n_jobs``.
+
+BLAS keeps one limit for a process, OpenMP one for each thread. A worker process is set once for a
+run and stays so; in the caller's own process the engine limits and restores around the run, and
+each worker thread its own OpenMP around a unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from joblib import parallel_config
+from joblib.parallel import ThreadingBackend
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+    from anyfold.executors.base import Isolation
+
+__all__ = ["limit_caller", "limit_worker"]
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+"""What libraries read that are loaded after the limit was set."""
+
+
+@contextlib.contextmanager
+def limit_caller(n_threads: int) -> Iterator[None]:
+    """Limit the libraries of the caller's process and thread, and restore them afterwards."""
+    with _controller().limit(limits=n_threads):
+        yield
+
+
+@contextlib.contextmanager
+def limit_worker(n_threads: int, isolation: Isolation) -> Iterator[None]:
+    """Limit whatever a unit of work may use where it runs."""
+    with contextlib.ExitStack() as stack:
+        match isolation:
+            case "process":
+                _settle(n_threads)
+            case "thread":
+                stack.enter_context(_controller().limit(limits=n_threads, user_api="openmp"))
+            case "none":
+                pass  # the engine limits the caller
+        stack.enter_context(_limit_joblib(n_threads))
+        yield
+
+
+class _BoundedThreads(ThreadingBackend):  # type: ignore[misc]
+    """Threads of joblib, never more than a limit, whatever ``n_jobs`` a model asks for."""
+
+    def __init__(self, limit: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._limit = limit
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        return int(min(super().effective_n_jobs(n_jobs), self._limit))
+
+    def get_nested_backend(self) -> tuple[Any, int | None]:
+        return super().get_nested_backend()[0].__class__(nesting_level=1), 1
+
+
+def _limit_joblib(n_threads: int) -> Any:
+    if n_threads == 1:
+        # parallel_config(n_jobs=1) would not bind an explicit n_jobs=-1; this backend does.
+        return parallel_config(backend="sequential")
+    return parallel_config(backend=_BoundedThreads(n_threads))
+
+
+_settled = threading.local()
+
+
+def _settle(n_threads: int) -> None:
+    """Limit this worker process for good, and again when a package was imported since."""
+    state = (n_threads, len(sys.modules))
+    if getattr(_settled, "state", None) == state:
+        return
+    for variable in VARIABLES:
+        os.environ[variable] = str(n_threads)
+    _controller().limit(limits=n_threads)
+    _settled.state = state
+
+
+_known: tuple[int, ThreadpoolController] | None = None
+
+
+def _controller() -> ThreadpoolController:
+    # Looking for the loaded libraries takes milliseconds: do it again only after an import.
+    global _known
+    from threadpoolctl import ThreadpoolController
+
+    n_modules = len(sys.modules)
+    if _known is None or _known[0] != n_modules:
+        _known = (n_modules, ThreadpoolController())
+    return _known[1]

@@ -1,0 +1,362 @@
+"""`Folds` and `run_cv`: every model on every fold, on any backend."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Unpack
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
+from sklearn.utils import indexable
+
+from anyfold import _compat
+from anyfold._data.slices import check_slices_fit
+from anyfold._engine.sharing import share_once
+from anyfold._plan.models import name_models
+from anyfold._plan.routing import route_params
+from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
+from anyfold._plan.seeds import root_seed
+from anyfold._plan.splits import Split, make_splits, make_splitter
+from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
+from anyfold._session import Workers, open_workers, run_work
+from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
+from anyfold.errors import AnyfoldError, DataChangedWarning, InvalidInputError
+from anyfold.results import CVResult, FailureRecord
+from anyfold.settings import Settings, resolve, with_settings_signature
+
+__all__ = ["Folds", "run_cv"]
+
+
+class Folds:
+    """Data and its splits, fixed when it is made.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features), or a list of n_samples items
+        Anything that scikit-learn takes: arrays of any order and dtype, sparse matrices, pandas and
+        polars frames, lists of text. It is not copied; workers read it and cannot change it.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+        The target.
+    cv : int, splitter or iterable, default=5
+        What scikit-learn's ``cv`` takes: a number of folds, a splitter, or an iterable of
+        (train indices, test indices). A splitter is asked once, here.
+    groups : array-like of shape (n_samples,), default=None
+        Groups for splitters that use them.
+    stratify : bool, default=None
+        Whether an int `cv` keeps the proportions of classes. None decides by the type of `y`:
+        stratified when it is boolean, text, categorical or of integer type with repeated values, never
+        when it is floating. The choice stands in the repr.
+
+    Attributes
+    ----------
+    splits : tuple of (ndarray, ndarray)
+        Train and test indices of each fold.
+    n_splits : int
+        Number of folds.
+    n_samples : int
+        Number of samples.
+
+    Raises
+    ------
+    InvalidInputError
+        If the data and the folds do not fit together: lengths that differ, an empty train or test set,
+        an index out of range, missing labels or a class with too few members under a stratified int `cv`.
+
+    Examples
+    --------
+    >>> import anyfold as af
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> af.Folds(X, y, cv=3)
+    Folds(150 samples, 3 folds, StratifiedKFold(n_splits=3, random_state=None, shuffle=False), \
+stratified: y is of integer type with repeated values)
+    """
+
+    def __init__(
+        self, X: Any, y: Any = None, *, cv: Any = 5, groups: Any = None, stratify: bool | None = None
+    ) -> None:
+        _check_lengths(X=X, y=y, groups=groups)
+        self.X, self.y, self.groups = indexable(X, y, groups)
+        self.n_samples: int = _compat.num_samples(self.X)
+        self.cv, self._choice = make_splitter(cv, self.y, self.groups, stratify)
+        self.splits: tuple[Split, ...] = make_splits(self.cv, self.X, self.y, self.groups, self.n_samples)
+
+    @property
+    def n_splits(self) -> int:
+        """Number of folds."""
+        return len(self.splits)
+
+    def __len__(self) -> int:
+        return self.n_splits
+
+    def __iter__(self) -> Iterator[Split]:
+        return iter(self.splits)
+
+    def __repr__(self) -> str:
+        cv = "given indices" if isinstance(self.cv, list) else repr(self.cv)
+        choice = "" if self._choice == "as given" else f", {self._choice}"
+        folds = "1 fold" if self.n_splits == 1 else f"{self.n_splits} folds"
+        return f"Folds({self.n_samples} samples, {folds}, {cv}{choice})"
+
+
+@with_settings_signature
+def run_cv(
+    models: Any,
+    folds: Folds,
+    *,
+    scoring: Any = None,
+    params: Mapping[str, Any] | None = None,
+    return_train_score: bool = False,
+    return_estimator: bool = False,
+    return_predictions: bool | str | Sequence[str] = False,
+    error_score: Any = np.nan,
+    random_state: Any = None,
+    **settings: Unpack[Settings],
+) -> CVResult:
+    """Fit and score every model on every fold.
+
+    The numbers are the same, bit for bit, on every backend and with any number of workers. Where all
+    random states are given they are scikit-learn's own.
+
+    Parameters
+    ----------
+    models : estimator, list of estimators, or mapping of str to estimator
+        What to compare. A list is named as `sklearn.pipeline.make_pipeline` names steps. The
+        estimators are cloned, never fitted.
+    folds : Folds
+        Data and splits.
+    scoring : str, callable, list, tuple, set or dict, default=None
+        What scikit-learn's ``scoring`` takes; None uses each estimator's own ``score``.
+    params : mapping of str to object, default=None
+        Passed to ``fit``; what has one value per sample, such as ``sample_weight``, is sliced with the
+        fold. With scikit-learn's metadata routing enabled, also to the scorers that request it.
+    return_train_score : bool, default=False
+        Whether to score on the training data too.
+    return_estimator : bool, default=False
+        Whether to keep the fitted estimators.
+    return_predictions : bool, str or list of str, default=False
+        Out-of-fold predictions to keep: True for ``predict``, or names of response methods.
+    error_score : "raise" or number, default=nan
+        Score of a fit that fails. With "raise" the first error, in the order of folds and models, is raised.
+    random_state : int, RandomState, Generator or None, default=None
+        Root of all seeds: each ``random_state`` of a model that is None gets a seed that depends on this,
+        on the path of the parameter and on the fold, and on nothing else. None draws a root, which the
+        result records. ``ANYFOLD_RANDOM_STATE`` sets the default.
+
+    Returns
+    -------
+    CVResult
+        Scores, times, failures and whatever else was asked for, keyed by model and fold.
+
+    Raises
+    ------
+    InvalidInputError
+        If models, folds, scoring or params cannot be used; before any work starts.
+    InvalidSettingError
+        If a setting cannot be used.
+
+    Examples
+    --------
+    >>> import anyfold as af
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> models = {"logit": LogisticRegression(max_iter=500), "tree": DecisionTreeClassifier()}
+    >>> result = af.run_cv(models, af.Folds(X, y), random_state=0, backend="serial")
+    >>> result["logit"]["test_score"].round(3).tolist()
+    [0.967, 1.0, 0.933, 0.967, 1.0]
+    """
+    resolved = resolve(settings, caller=run_cv)
+    _check_folds(folds)
+    raise_errors = _check_error_score(error_score)
+    named = name_models(models)
+    methods = response_methods(return_predictions)
+    root = root_seed(resolved.random_state if random_state is None else random_state)
+    plans = {}
+    for name, model in named.items():
+        scorer = make_scorer_for(name, model, scoring, raise_errors=raise_errors)
+        check_response_methods(name, model, methods)
+        fit_params, score_params = route_params(name, model, scorer, params or {})
+        plans[name] = ModelPlan(
+            _cloned(name, model), scorer, _compat.is_pairwise(model), fit_params, score_params
+        )
+    keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
+
+    with open_workers(resolved) as workers:
+        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.n_workers):
+            warnings.warn(warning, stacklevel=2)
+        data, data_id = _share_data(folds, workers)
+        work = CrossValidation(
+            data=data,
+            data_id=data_id,
+            models=plans,
+            root_seed=root,
+            raise_errors=raise_errors,
+            error_score=np.nan if raise_errors else error_score,
+            return_train_score=return_train_score,
+            return_estimator=return_estimator,
+            response_methods=methods,
+        )
+        record = run_work(
+            work,
+            map(Leaf, keys),
+            len(keys),
+            workers=workers,
+            settings=resolved,
+            root_seed=root,
+            stop_on_failure=raise_errors,
+            in_order=lambda outcomes: [outcomes[key] for key in sorted(outcomes, key=_order(plans))],
+        )
+    result = CVResult(
+        record.outcomes.values(),
+        models=tuple(plans),
+        n_folds=folds.n_splits,
+        metrics=_metrics(plans, record.outcomes),
+        splits=folds.splits,
+        n_samples=folds.n_samples,
+        error_score=np.nan if raise_errors else error_score,
+        random_state=root,
+        backend=workers.backend,
+        n_jobs=workers.n_workers,
+        wall_time=record.wall_time,
+        return_train_score=return_train_score,
+        response_methods=methods,
+        classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,
+    )
+    _tell_of_failures(result, record.outcomes, raise_errors, len(keys), error_score)
+    return result
+
+
+def _check_lengths(**data: Any) -> None:
+    lengths = {}
+    for name, values in data.items():
+        if values is None:
+            continue
+        try:
+            lengths[name] = _compat.num_samples(values)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"{name} is {type(values).__name__} {values!r:.60}, which has no samples: {error}"
+            ) from error
+    if "X" not in lengths:
+        raise InvalidInputError("X is None: data with one row per sample is needed")
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise InvalidInputError(f"X, y and groups must have one entry per sample, but {told}")
+    if lengths["X"] == 0:
+        raise InvalidInputError("X is empty: at least two samples are needed")
+
+
+def _check_folds(folds: Any) -> None:
+    if isinstance(folds, Folds):
+        return
+    if hasattr(folds, "split"):
+        how = f"write anyfold.Folds(X, y, cv={folds!r})"
+    elif isinstance(folds, (list, tuple)):
+        how = "write anyfold.Folds(X, y, cv=[(train, test), ...])"
+    else:
+        how = "write anyfold.Folds(X, y, cv=5)"
+    raise InvalidInputError(f"folds is {type(folds).__name__}, not Folds: {how}")
+
+
+def _check_error_score(error_score: Any) -> bool:
+    if isinstance(error_score, str) and error_score == "raise":
+        return True
+    if isinstance(error_score, numbers.Real) and not isinstance(error_score, bool):
+        return False
+    raise InvalidInputError(f"error_score={error_score!r}: allowed are 'raise' and a number, such as numpy.nan")
+
+
+def _cloned(name: str, model: Any) -> Any:
+    try:
+        return clone(model)
+    except Exception as error:
+        raise InvalidInputError(f"model {name!r} cannot be cloned: {error}") from error
+
+
+def _sizes(folds: Folds) -> list[tuple[int, int]]:
+    return [(len(train), len(test)) for train, test in folds.splits]
+
+
+def _share_data(folds: Folds, workers: Workers) -> tuple[Any, str]:
+    data = FoldData(folds.X, folds.y, folds.splits)
+    published = share_once(workers.executor, folds, data, workers.temp_dir)
+    if published.changed:
+        warnings.warn(
+            "X or y was changed since this Folds was last used: the data is sent again, the splits stay as they "
+            "were. Make new Folds if they should follow",
+            DataChangedWarning,
+            stacklevel=3,
+        )
+    return published.shared, published.identity
+
+
+def _order(plans: Mapping[str, ModelPlan]) -> Any:
+    positions = {name: position for position, name in enumerate(plans)}
+    return lambda key: (positions[key.model], key.fold)
+
+
+def _metrics(plans: Mapping[str, ModelPlan], outcomes: Mapping[TaskKey, Outcome]) -> tuple[str, ...]:
+    """Return the names of the metrics; a callable that returns a dict must name the same ones each time."""
+    known = metric_names(next(iter(plans.values())).scorer)
+    if known is not None:
+        return known
+    first: tuple[TaskKey, tuple[str, ...]] | None = None
+    for key, outcome in sorted(outcomes.items()):
+        if not isinstance(outcome.value, FoldScores):
+            continue
+        names = tuple(outcome.value.test)
+        if first is None:
+            first = (key, names)
+        elif set(names) != set(first[1]):
+            raise InvalidInputError(
+                f"the scorer returned {sorted(names)} for {key}, but {sorted(first[1])} for {first[0]}: "
+                "it must return the same keys each time"
+            )
+    return first[1] if first is not None else ("score",)
+
+
+def _classes(y: Any) -> Any:
+    if y is None:
+        return None
+    values = np.asarray(y)
+    if values.ndim == 1:
+        return np.unique(values)
+    return [np.unique(values[:, column]) for column in range(values.shape[1])]
+
+
+def _tell_of_failures(
+    result: CVResult, outcomes: Mapping[TaskKey, Outcome], raise_errors: bool, n_tasks: int, error_score: Any
+) -> None:
+    """Raise the original exception where nothing came of the run; warn where some of it failed."""
+    if not result.failures:
+        return
+    without_scores = [outcome for outcome in outcomes.values() if outcome.value is None]
+    if raise_errors or len(without_scores) == n_tasks:
+        first = min(result.failures, key=lambda failure: (failure.fold, result.models.index(failure.model)))
+        error = _original(first)
+        reason = "error_score is 'raise'" if raise_errors else f"all {n_tasks} tasks failed"
+        error.add_note(f"raised in {first.stage} of model {first.model!r}, fold {first.fold} ({reason})")
+        raise error
+    by_message: dict[str, int] = {}
+    for failure in result.failures:
+        line = f"{failure.model}, {failure.stage}: {failure.type}: {failure.message.splitlines()[0]:.200}"
+        by_message[line] = by_message.get(line, 0) + 1
+    told = "\n".join(f"  {n} x {line}" for line, n in by_message.items())
+    warnings.warn(
+        f"{len(result.failures)} of {n_tasks} tasks failed; the scores that they miss are {error_score}. "
+        f"result.failures has the tracebacks.\n{told}",
+        FitFailedWarning,
+        stacklevel=3,
+    )
+
+
+def _original(failure: FailureRecord) -> BaseException:
+    try:
+        return failure.exception()
+    except AnyfoldError as unreadable:
+        return unreadable
