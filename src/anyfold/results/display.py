@@ -1,0 +1,103 @@
+"""How a result shows itself: a short table as text or HTML, made without pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from math import isnan
+from typing import TYPE_CHECKING
+
+from anyfold.results.grid import OutcomeGrid
+from anyfold.results.names import shortened
+
+if TYPE_CHECKING:
+    from anyfold.results.cv_result import CVResult
+
+__all__ = ["as_html", "as_text", "number"]
+
+MOST_MODELS = 20
+MOST_METRICS = 6
+
+
+def number(value: float) -> str:
+    """Show a score with about four digits.
+
+    Examples
+    --------
+    >>> [number(value) for value in (0.98765, 0.0, -3635.5, 1.5e-7, float("nan"))]
+    ['0.9877', '0.0000', '-3636', '1.5e-07', 'nan']
+    """
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.4g}"
+
+
+def as_text(result: CVResult, grid: OutcomeGrid) -> str:
+    """Return the table as plain text."""
+    header, rows = _table(result, grid)
+    labels = shortened([row[0] for row in rows], 40)
+    cells = [header, *([label, *row[1:]] for label, row in zip(labels, rows, strict=True))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [_headline(result)]
+    for row in cells:
+        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *padded[1:]]))
+    return "\n".join([*lines, *_remarks(result)])
+
+
+def as_html(result: CVResult, grid: OutcomeGrid) -> str:
+    """Return the table as HTML."""
+    header, rows = _table(result, grid)
+    head = "".join(f'<th style="text-align: {_side(i)}">{escape(cell)}</th>' for i, cell in enumerate(header))
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td style="text-align: {_side(i)}">{escape(cell)}</td>' for i, cell in enumerate(row))
+        + "</tr>"
+        for row in rows
+    )
+    remarks = "".join(f"<p>{escape(line)}</p>" for line in _remarks(result))
+    return (
+        f"<div><p>{escape(_headline(result))}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}</div>"
+    )
+
+
+def _side(column: int) -> str:
+    return "left" if column == 0 else "right"
+
+
+def _table(result: CVResult, grid: OutcomeGrid) -> tuple[list[str], list[list[str]]]:
+    metrics = list(result.metrics[:MOST_METRICS])
+    cells = {model: [model] for model in result.ranked_models[:MOST_MODELS]}
+    for metric in metrics:
+        for model, mean, std in zip(grid.models, *grid.mean_and_std(metric), strict=True):
+            if model in cells:
+                cells[model].append("nan" if isnan(mean) else f"{number(mean)} ± {number(std)}")
+    return ["model", *metrics], list(cells.values())
+
+
+def _headline(result: CVResult) -> str:
+    jobs = "" if result.n_jobs is None else f", n_jobs={result.n_jobs}"
+    return (
+        f"CVResult: {_count(len(result.models), 'model')} on {_count(result.n_folds, 'fold')}, "
+        f"backend={result.backend!r}{jobs}, random_state={result.random_state}, {result.wall_time:.3g} s"
+    )
+
+
+def _remarks(result: CVResult) -> Sequence[str]:
+    n_tasks = len(result.models) * result.n_folds
+    remarks = []
+    if len(result.models) > MOST_MODELS:
+        remarks.append(f"… and {len(result.models) - MOST_MODELS} more models: summary() has all")
+    if len(result.metrics) > MOST_METRICS:
+        remarks.append(f"… and {len(result.metrics) - MOST_METRICS} more metrics: summary() has all")
+    if result.interrupted or result.missing:
+        why = "interrupted: " if result.interrupted else ""
+        remarks.append(f"{why}{len(result.missing)} of {_count(n_tasks, 'task')} did not run; see .missing")
+    if result.failures:
+        remarks.append(f"{len(result.failures)} of {_count(n_tasks, 'task')} failed; see .failures")
+    if result.warnings:
+        remarks.append(f"{_count(len(result.warnings), 'warning')}; see .warnings")
+    return remarks
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
