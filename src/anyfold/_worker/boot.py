@@ -1,0 +1,130 @@
+"""What a worker process does before its first task: look like the caller, and never outlive it."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["WorkerSetup", "capture_setup", "environment", "prepare", "warm_imports"]
+
+_PR_SET_PDEATHSIG = 1
+_WARM = (
+    "numpy",
+    "cloudpickle",
+    "sklearn.base",
+    "sklearn.model_selection",
+    "sklearn.pipeline",
+    "anyfold._worker.serve",
+)
+
+# pytest rewrites this one for every test; no model depends on it.
+_NOT_STATE = frozenset({"PYTEST_CURRENT_TEST"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What a worker takes over from its caller."""
+
+    cwd: str | None
+    """None where the caller's working directory no longer exists."""
+    sys_path: tuple[str, ...]
+    environ: Mapping[str, str]
+    argv: tuple[str, ...]
+    driver_pid: int
+    kill_with_parent_thread: bool
+    """Whether the kernel may kill the worker when the thread that started it ends."""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables that a worker must share with its caller."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_STATE}
+
+
+def capture_setup(*, kill_with_parent_thread: bool) -> WorkerSetup:
+    """Record, in the caller, what its workers take over.
+
+    Parameters
+    ----------
+    kill_with_parent_thread : bool
+        True only where the thread that starts the worker lives as long as the pool does: Linux sends the
+        parent-death signal when that *thread* ends, not its process.
+    """
+    cwd: str | None
+    try:
+        cwd = str(Path.cwd())
+    except FileNotFoundError:
+        cwd = None
+    return WorkerSetup(
+        cwd=cwd,
+        sys_path=tuple(sys.path),
+        environ=environment(),
+        argv=tuple(sys.argv),
+        driver_pid=os.getpid(),
+        kill_with_parent_thread=kill_with_parent_thread,
+    )
+
+
+def prepare(setup: WorkerSetup) -> None:
+    """Make this process, on its main thread, a worker of the caller that `setup` describes."""
+    _die_with_driver(setup)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    sys.path[:] = setup.sys_path
+    importlib.invalidate_caches()
+    sys.argv[:] = setup.argv
+    for name in os.environ.keys() - setup.environ.keys():
+        del os.environ[name]
+    os.environ.update({k: v for k, v in setup.environ.items() if os.environ.get(k) != v})
+    if setup.cwd is not None:
+        os.chdir(setup.cwd)
+    _separate_random_streams()
+
+
+def warm_imports() -> None:
+    """Import what tasks need before the first one comes; what is not installed is left out."""
+    for name in _WARM:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+
+def _die_with_driver(setup: WorkerSetup) -> None:
+    if setup.kill_with_parent_thread and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The parent may be a fork server, and a signal tied to it says nothing about the caller; so watch the
+    # caller itself. Opening the descriptor fails when it is gone already.
+    if hasattr(os, "pidfd_open"):
+        try:
+            driver = os.pidfd_open(setup.driver_pid)
+        except ProcessLookupError:
+            os._exit(1)
+        except OSError:
+            return  # not allowed here: the end of the pipe has to do
+        watch = threading.Thread(target=_exit_when_readable, args=(driver,), daemon=True)
+        watch.name = "anyfold-watch-driver"
+        watch.start()
+
+
+def _exit_when_readable(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
+    os._exit(1)
+
+
+def _separate_random_streams() -> None:
+    # Forked workers are copies of one process: without this, all would draw the same "random" numbers.
+    # (The generator of the standard library does this by itself.)
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()

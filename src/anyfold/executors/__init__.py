@@ -1,0 +1,1 @@
+"""Where work runs: the protocol, and one small file per backend."""
