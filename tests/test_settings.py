@@ -78,9 +78,7 @@ def variable_of(name: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch):
-    for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
-        monkeypatch.delenv(variable)
+def process_settings_are_reset():
     yield
     set_config(reset=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-import os
 
 import numpy as np
 import pytest
@@ -24,9 +23,7 @@ def run_cv(models=None, *, scoring=None, **settings):
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_set(monkeypatch):
-    for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
-        monkeypatch.delenv(variable)
+def process_settings_are_reset():
     yield
     set_config(reset=True)
 
