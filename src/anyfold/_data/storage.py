@@ -1,0 +1,150 @@
+"""Where the bytes of a published object are put, so that they are private and cannot outlive the owner.
+
+1. In shared memory (memfd, sealed against writing) when they take at most half of what is available.
+2. Otherwise in a file without a name in the folder for temporary files (O_TMPFILE, or a file whose
+   name is removed before anything is written to it).
+3. Where files cannot be reached through ``/proc``: in a named file inside a folder of mode 0700.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from anyfold._data.memory import available_memory, format_bytes
+from anyfold.errors import InvalidSettingError
+
+__all__ = ["MEMORY_SHARE", "Stored", "store"]
+
+MEMORY_SHARE = 0.5
+"""Share of the available memory that one object may take; a larger one goes to a file."""
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
+MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; unknown to the os module of Python 3.11
+WRITE_AT_ONCE = 1 << 30  # bytes; Linux writes at most 2 GiB at once
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that is written and can only be read from now on."""
+
+    descriptor: int
+    path: str | None
+    """None for a file without a name."""
+
+    def discard(self) -> None:
+        """Give the file up; its bytes go when its last reader does."""
+        with suppress(OSError):
+            os.close(self.descriptor)
+        _remove(self.path)
+
+
+def store(parts: Iterable[tuple[int, memoryview]], nbytes: int, temp_dir: str | None) -> Stored:
+    """Write a file once and make it read-only.
+
+    Parameters
+    ----------
+    parts : iterable of (int, memoryview)
+        Offsets in bytes and what goes there.
+    nbytes : int
+        Size of the file.
+    temp_dir : str or None
+        Folder for what does not fit into memory; None for the system's.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the folder cannot be used, or has no room.
+    """
+    parts = list(parts)
+    if hasattr(os, "memfd_create") and nbytes <= MEMORY_SHARE * available_memory():
+        try:
+            return _write(_open_memory, parts, nbytes)
+        except OSError as error:
+            if error.errno not in NO_ROOM | {errno.ENOSYS, errno.EPERM, errno.EACCES}:
+                raise
+    folder = temp_dir or tempfile.gettempdir()
+    try:
+        return _write(lambda: _open_in(folder), parts, nbytes)
+    except OSError as error:
+        raise InvalidSettingError(_explain(error, folder, nbytes)) from error
+
+
+def _write(
+    open_new: Callable[[], tuple[int, str | None]], parts: list[tuple[int, memoryview]], nbytes: int
+) -> Stored:
+    descriptor, path = open_new()
+    try:
+        os.ftruncate(descriptor, nbytes)
+        for start, part in parts:
+            offset = start
+            while part:
+                written = os.pwrite(descriptor, part[:WRITE_AT_ONCE], offset)
+                part, offset = part[written:], offset + written
+        os.fchmod(descriptor, 0o400)
+        _seal(descriptor)
+        reading = os.open(path or f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    except BaseException:
+        _remove(path)
+        raise
+    finally:
+        os.close(descriptor)
+    return Stored(reading, path)
+
+
+def _open_memory() -> tuple[int, str | None]:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        descriptor = os.memfd_create("anyfold", flags | MFD_NOEXEC_SEAL)
+    except OSError:
+        descriptor = os.memfd_create("anyfold", flags)
+    os.fchmod(descriptor, 0o600)
+    return descriptor, None
+
+
+def _open_in(folder: str) -> tuple[int, str | None]:
+    if not _has_proc():
+        private = tempfile.mkdtemp(prefix="anyfold-", dir=folder)
+        path = str(Path(private) / "shared")
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+    with suppress(AttributeError, OSError):
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600), None
+    descriptor, path = tempfile.mkstemp(prefix="anyfold-", dir=folder)
+    Path(path).unlink()
+    return descriptor, None
+
+
+def _has_proc() -> bool:
+    return Path("/proc/self/fd").is_dir()
+
+
+def _seal(descriptor: int) -> None:
+    try:
+        import fcntl
+
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    except (ImportError, AttributeError, OSError):
+        pass  # a file in a folder; it is reopened for reading only
+
+
+def _remove(path: str | None) -> None:
+    if path is not None:
+        shutil.rmtree(Path(path).parent, ignore_errors=True)
+
+
+def _explain(error: OSError, folder: str, nbytes: int) -> str:
+    problem = f"cannot share {format_bytes(nbytes)} of data through a file in {folder!r}: "
+    if error.errno in NO_ROOM:
+        with suppress(OSError):
+            problem += f"{format_bytes(shutil.disk_usage(folder).free)} are free there, "
+    return (
+        f"{problem}{error.strerror}; shared memory takes objects of up to half of what is available "
+        f"({format_bytes(available_memory())}): set ANYFOLD_TEMP_DIR to a writable folder with enough room"
+    )
