@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from anyfold._plan.task import Outcome
 from anyfold.errors import InvalidInputError
 from anyfold.results.display import as_html, as_text
 from anyfold.results.grid import OutcomeGrid
-from anyfold.results.lookup import UnknownModelError, one_of, unknown_name
+from anyfold.results.lookup import check_model, one_of
 from anyfold.results.predictions import Classes, aligned_folds, in_sample_order, is_partition
 from anyfold.results.records import FailureRecord, WarningRecord, failures_of, warnings_of
 from anyfold.results.tables import cross_validate_dict, ranked_models, summary_frame, tidy_frame
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CVResult"]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CVResult(Mapping[str, dict[str, Any]]):
     """Scores, times, failures and, where asked for, estimators and predictions of every model on every fold.
 
@@ -49,14 +49,12 @@ class CVResult(Mapping[str, dict[str, Any]]):
         What became of the tasks, in any order; those that never ran are absent.
     models : tuple of str
         Names of the models, in the order in which they were given.
-    n_folds : int
-        Number of folds.
+    n_folds, n_samples : int
+        Number of folds, and of samples in the data.
     metrics : tuple of str
         Names of the metrics; ``("score",)`` where there is only one.
     splits : sequence of (train, test)
         Indices of each fold.
-    n_samples : int
-        Number of samples of the data.
     error_score : float
         Score of a task that failed.
     random_state : int
@@ -64,7 +62,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
     backend, n_jobs : str, int or None
         Where the tasks ran, and on how many workers; None where the backend decided.
     wall_time : float
-        Seconds that the whole run took.
+        Seconds that the run took.
     return_train_score : bool
         Whether there are scores on the training data.
     response_methods : tuple of str
@@ -77,13 +75,12 @@ class CVResult(Mapping[str, dict[str, Any]]):
         Classes of all data, one array per output where there are several; None where there are none.
     """
 
-    outcomes: InitVar[Iterable[Outcome]]
-    _: KW_ONLY
+    outcomes: InitVar[Iterable[Outcome]] = field(kw_only=False)
     models: Sequence[str]
     n_folds: int
+    n_samples: int
     metrics: Sequence[str]
     splits: Sequence[tuple[NDArray[Any], NDArray[Any]]]
-    n_samples: int
     error_score: float
     random_state: int
     backend: str
@@ -155,7 +152,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
 
     def __getitem__(self, name: str) -> dict[str, Any]:
         """Return what scikit-learn's `cross_validate` would have returned for one model."""
-        self._check_model(name)
+        check_model(name, self.models)
         return cross_validate_dict(self._grid, name, self.metrics, with_train=self.return_train_score)
 
     def __iter__(self) -> Iterator[str]:
@@ -189,7 +186,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
         InvalidInputError
             If the run did not keep estimators.
         """
-        self._check_model(name)
+        check_model(name, self.models)
         if not self._grid.has_estimators(name):
             raise InvalidInputError(f"no estimators of {name!r} were kept; run with return_estimator=True")
         return self._grid.estimators(name)
@@ -220,7 +217,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
         InvalidInputError
             If these predictions were not kept, or if a fold lacks them and ``by_fold`` is False.
         """
-        self._check_model(name)
+        check_model(name, self.models)
         if not self.response_methods:
             raise InvalidInputError('no predictions were kept; run with return_predictions="predict"')
         method = one_of("kind of kept predictions", method, self.response_methods)
@@ -230,10 +227,6 @@ class CVResult(Mapping[str, dict[str, Any]]):
         if by_fold or not is_partition(test_sets, self.n_samples):
             return folds
         return in_sample_order(folds, f"{method} of model {name!r}")
-
-    def _check_model(self, name: object) -> None:
-        if name not in self.models:
-            raise UnknownModelError(unknown_name("model", name, self.models))
 
     @cached_property
     def failures(self) -> tuple[FailureRecord, ...]:
@@ -264,7 +257,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
         return as_html(self, self._grid)
 
     def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw the scores of all models on all folds, and return the Axes.
+        """Draw the scores of all models on all folds.
 
         One row per model, the best at the top: a point per fold, mean and standard deviation beside
         them, and a light line per fold from model to model, since models are compared on the same folds.
@@ -275,13 +268,18 @@ class CVResult(Mapping[str, dict[str, Any]]):
             Name of the metric; None is the first.
         ax : Axes, default=None
             Where to draw; None makes a figure of its own. Needs matplotlib: ``anyfold[plot]``.
+
+        Returns
+        -------
+        Axes
+            What was drawn on.
         """
         from anyfold.results.plotting import plot_scores
 
         return plot_scores(self._grid, one_of("metric", metric, self.metrics), ax)
 
     def plot_timeline(self, ax: Axes | None = None) -> Axes:
-        """Draw what ran where and when, and return the Axes.
+        """Draw what ran where and when.
 
         One lane per worker, a bar per task coloured by model, failed tasks hatched; where a lane is
         bare its worker was idle.
@@ -290,6 +288,11 @@ class CVResult(Mapping[str, dict[str, Any]]):
         ----------
         ax : Axes, default=None
             Where to draw; None makes a figure of its own. Needs matplotlib: ``anyfold[plot]``.
+
+        Returns
+        -------
+        Axes
+            What was drawn on.
         """
         from anyfold.results.timeline import plot_timeline
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from anyfold.errors import AnyfoldError, InvalidInputError
 
-__all__ = ["UnknownModelError", "one_of", "unknown_name"]
+__all__ = ["UnknownModelError", "check_model", "one_of", "unknown_name"]
 
 
 class UnknownModelError(AnyfoldError, KeyError):
@@ -37,6 +37,12 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     else:
         answer = "there are none"
     return f"no {kind} is named {name!r}; {answer}"
+
+
+def check_model(name: str, models: Sequence[str]) -> None:
+    """Raise `UnknownModelError` unless there is a model of that name."""
+    if name not in models:
+        raise UnknownModelError(unknown_name("model", name, models))
 
 
 def one_of(kind: str, name: str | None, known: Sequence[str]) -> str:

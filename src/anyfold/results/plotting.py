@@ -111,9 +111,6 @@ def _title(grid: OutcomeGrid, n_shown: int) -> str:
     folds = f"{grid.n_folds} fold{'s' * (grid.n_folds != 1)}"
     if n_shown == 1:
         return f"1 model on {folds}"
-    which = (
-        f"{n_shown} models"
-        if n_shown == len(grid.models)
-        else f"the best {n_shown} of {len(grid.models)} models"
-    )
+    n_models = len(grid.models)
+    which = f"{n_shown} models" if n_shown == n_models else f"the best {n_shown} of {n_models} models"
     return f"{which} on the same {folds}"

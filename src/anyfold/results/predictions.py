@@ -156,9 +156,8 @@ def align_to_classes(values: Any, fold_classes: Classes, classes: Classes, metho
 
     Examples
     --------
-    >>> align_to_classes(
-    ...     [[0.25, 0.75]], np.array(["b", "c"]), np.array(["b", "c"]), "predict_proba", "model 'rf', fold 0"
-    ... ).tolist()
+    >>> values, labels = np.array([[0.25, 0.75]]), np.array(["b", "c"])
+    >>> align_to_classes(values, labels, labels, "predict_proba", "model 'rf', fold 0").tolist()
     [[0.25, 0.75]]
     """
     if _is_sparse(values):

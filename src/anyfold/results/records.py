@@ -17,7 +17,7 @@ __all__ = ["FailureRecord", "WarningRecord", "failures_of", "warnings_of"]
 class FailureRecord:
     """One task that failed.
 
-    Attributes
+    Parameters
     ----------
     model : str
         Name of the model.
@@ -34,6 +34,8 @@ class FailureRecord:
         The exception's message.
     traceback : str
         The worker's traceback as text.
+    pickled : bytes, default=None
+        The exception as it was sent, for `exception`; None where it could not be pickled.
 
     Examples
     --------
@@ -82,7 +84,7 @@ class FailureRecord:
 class WarningRecord:
     """One warning that a task issued on its worker.
 
-    Attributes
+    Parameters
     ----------
     model : str
         Name of the model.

@@ -109,5 +109,5 @@ def rank_by_mean(means: NDArray[np.float64]) -> NDArray[np.int32]:
     >>> rank_by_mean(np.array([0.5, np.nan, 0.75, 0.5])).tolist()
     [2, 4, 1, 2]
     """
-    descending = -np.where(np.isnan(means), -np.inf, means)
+    descending = -np.nan_to_num(means, nan=-np.inf)  # infinite means become finite: NaN is last alone
     return (np.searchsorted(np.sort(descending), descending, side="left") + 1).astype(np.int32)
