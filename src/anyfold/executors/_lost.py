@@ -12,7 +12,7 @@ __all__ = ["describe_exit", "worker_lost"]
 def describe_exit(exitcode: int | None) -> str:
     """Say in words how a process ended."""
     if exitcode is None:
-        return "ended; its exit status is not known"
+        return "ended (its exit status is not known)"
     if exitcode >= 0:
         return f"exited with status {exitcode}"
     try:
@@ -23,7 +23,9 @@ def describe_exit(exitcode: int | None) -> str:
     return f"was killed by {name}{hint}"
 
 
-def worker_lost(pid: int | None, exitcode: int | None, incident: object) -> WorkerLostError:
+def worker_lost(
+    pid: int | None, exitcode: int | None, incident: object, doing: str = "while it was running a task"
+) -> WorkerLostError:
     """Make the error of a task whose worker ended.
 
     Parameters
@@ -32,8 +34,8 @@ def worker_lost(pid: int | None, exitcode: int | None, incident: object) -> Work
         The worker and its exit status, where they are known.
     incident : object
         Equal on all tasks lost to one event.
+    doing : str
+        How the task was concerned.
     """
     who = "a worker process" if pid is None else f"worker process {pid}"
-    return WorkerLostError(
-        f"{who} {describe_exit(exitcode)} while it was running a task", pid, exitcode, incident
-    )
+    return WorkerLostError(f"{who} {describe_exit(exitcode)} {doing}", pid, exitcode, incident)

@@ -34,7 +34,14 @@ from typing import Any
 from anyfold._worker.boot import environment
 from anyfold.errors import InvalidSettingError
 
-__all__ = ["START_METHODS", "default_start_method", "start_context", "starting", "stop_fork_server"]
+__all__ = [
+    "START_METHODS",
+    "default_start_method",
+    "standard_descriptors",
+    "start_context",
+    "starting",
+    "stop_fork_server",
+]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -75,14 +82,17 @@ _state = _Starting()
 @contextlib.contextmanager
 def starting() -> Iterator[None]:
     """Start one worker at a time, so that none inherits a descriptor meant for another."""
-    with _state.lock, _standard_descriptors():
+    with _state.lock, standard_descriptors():
         yield
 
 
 @contextlib.contextmanager
-def _standard_descriptors() -> Iterator[None]:
-    # Where stdin is closed, the next pipe would become descriptor 0, and the worker, which closes its
-    # stdin, would close that pipe.
+def standard_descriptors() -> Iterator[None]:
+    """Keep new descriptors out of the places of closed standard streams.
+
+    Where stdin is closed, the next pipe would become descriptor 0, and a worker, which closes its stdin,
+    would close that pipe.
+    """
     opened = []
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)

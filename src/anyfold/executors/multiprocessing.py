@@ -9,9 +9,10 @@ from typing import ParamSpec, TypeVar
 
 from anyfold._worker.boot import capture_setup
 from anyfold._worker.call import dumps_call
+from anyfold.executors._futures import failed_future
+from anyfold.executors._options import check_max_workers
 from anyfold.executors._pool import Pool
 from anyfold.executors._start import start_context
-from anyfold.executors.adapter import check_max_workers, failed_future
 from anyfold.executors.base import Isolation
 
 __all__ = ["MultiprocessingExecutor"]

@@ -1,0 +1,42 @@
+"""The ``processes`` backend: `concurrent.futures.ProcessPoolExecutor`, made to heal."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+from anyfold._worker.boot import capture_setup, prepare
+from anyfold.executors._healing import HealingPool
+from anyfold.executors._options import check_max_workers
+from anyfold.executors._start import start_context
+
+__all__ = ["ProcessesExecutor"]
+
+
+class ProcessesExecutor(HealingPool):
+    """Processes of this machine, managed by the standard library.
+
+    Unlike the standard executor it runs functions defined anywhere, needs no main guard, and can be used
+    again after a worker was lost: all tasks that the pool had been given then raise `WorkerLostError`.
+
+    Parameters
+    ----------
+    max_workers : int
+        How many processes there may be.
+    start_method : {"forkserver", "spawn", "fork"}, optional
+        How they start; by default ``"forkserver"`` on Linux, else ``"spawn"``.
+
+    Attributes
+    ----------
+    max_workers : int
+    start_method : str
+    """
+
+    def __init__(self, max_workers: int, *, start_method: str | None = None) -> None:
+        super().__init__(check_max_workers(max_workers))
+        self._context = start_context(start_method)
+        self.start_method = self._context.get_start_method()
+        # Workers are started by whichever thread submits; only a fork server certainly outlives them.
+        self._setup = capture_setup(kill_with_parent_thread=self.start_method == "forkserver")
+
+    def _build(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.max_workers, self._context, prepare, (self._setup,))
