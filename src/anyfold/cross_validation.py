@@ -23,7 +23,7 @@ from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._session import Workers, open_workers, run_work
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
-from anyfold.errors import AnyfoldError, DataChangedWarning, InvalidInputError
+from anyfold.errors import AnyfoldError, DataChangedWarning, InvalidInputError, MemoryPressureWarning
 from anyfold.results import CVResult, FailureRecord
 from anyfold.settings import Settings, resolve, with_settings_signature
 
@@ -188,7 +188,7 @@ def run_cv(
 
     with open_workers(resolved) as workers:
         if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.n_workers):
-            warnings.warn(warning, stacklevel=2)
+            warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
         data, data_id = _share_data(folds, workers)
         work = CrossValidation(
             data=data,

@@ -348,8 +348,7 @@ class _Run:
             f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had finished "
             "is kept. The backends of anyfold replace lost workers: name one of them instead"
         )
-        lost.__cause__ = error
-        failure = replace(failure_of("worker", lost), exception=None)
+        failure = failure_of("worker", lost)
         for leaf in [leaf for leaves in self.again for leaf in leaves] + list(self.leaves):
             self.positions.setdefault(leaf.key, len(self.positions))
             self._fail(leaf, failure)

@@ -8,15 +8,15 @@ culprit's. Everybody else in such an incident is run again and not charged.
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from anyfold._plan.task import Failure, TaskKey
+from anyfold._worker.failures import failure_of
 from anyfold.errors import WorkerLostError
 
-__all__ = ["Blame", "describe_exit", "lost_failure"]
+__all__ = ["Blame", "lost_failure"]
 
 MOST_UNEXPLAINED = 5
 """Workers that may be lost in a row while running nothing, before the run gives up."""
@@ -83,18 +83,4 @@ def lost_failure(
     with_parameters = f", parameters {dict(parameters)!r}" if parameters else ""
     times = "once" if attempts == 1 else f"{attempts} times"
     message = f"{key}{with_parameters}: the worker that ran it ended {times}: {lost}"
-    return Failure("worker", "WorkerLostError", message, f"WorkerLostError: {message}\n", None)
-
-
-def describe_exit(exitcode: int | None) -> str:
-    """Say in words how a process ended."""
-    if exitcode is None:
-        return "for a reason that the pool does not tell"
-    if exitcode >= 0:
-        return f"with exit status {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    hint = "; when nobody sent it, the system was probably out of memory" if name == "SIGKILL" else ""
-    return f"by {name}{hint}"
+    return failure_of("worker", WorkerLostError(message, lost.pid, lost.exitcode))

@@ -1,0 +1,6 @@
+"""The backends that tests run on."""
+
+BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib")
+PROCESS_BACKENDS = ("processes", "multiprocessing", "loky", "joblib")
+HEALING_BACKENDS = ("processes", "multiprocessing", "loky")
+START_METHODS = ("fork", "forkserver", "spawn")

@@ -1,0 +1,35 @@
+"""What all tests share: the backends, a limit that dumps all stacks, and a look for what is left."""
+
+import faulthandler
+import os
+import sys
+
+import psutil
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
+        monkeypatch.delenv(variable)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left():
+    """No worker outlives the tests; what the interpreter itself keeps until exit is no worker."""
+    faulthandler.enable(sys.__stderr__)
+    yield
+    from anyfold.executors.registry import shutdown
+
+    shutdown()
+    left = [
+        (process.pid, " ".join(process.cmdline()))
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
+    workers = [entry for entry in left if not _belongs_to_the_interpreter(entry[1])]
+    assert not workers, f"processes are left: {workers}"
+
+
+def _belongs_to_the_interpreter(command):
+    return "resource_tracker" in command or "forkserver" in command

@@ -1,0 +1,143 @@
+"""What belongs to the caller is left as it was, on every backend."""
+
+import os
+import random
+import warnings
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans
+from sklearn.datasets import load_iris
+
+import anyfold as af
+from anyfold.errors import DataChangedWarning
+from tests.backends import BACKENDS
+
+X, y = load_iris(return_X_y=True)
+
+
+class Rude(BaseEstimator):
+    """Changes everything that a model should leave alone, where it can."""
+
+    def fit(self, X, y):
+        random.seed(0)
+        np.random.seed(0)
+        warnings.warn("rude", UserWarning, stacklevel=1)
+        return self
+
+    def score(self, X, y):
+        return 0.0
+
+
+def state():
+    return {
+        "random": random.getstate(),
+        "numpy": [np.asarray(part).tolist() for part in np.random.get_state()],
+        "environ": dict(os.environ),
+        "cwd": os.getcwd(),
+        "filters": list(warnings.filters),
+        "sklearn": sklearn.get_config(),
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.filterwarnings("ignore:rude")
+def test_generators_environment_and_filters_are_left_as_they_were(backend):
+    # Global generators belong to the process: threads cannot be kept apart.
+    model = Warns() if backend == "threads" else Rude()
+    random.seed(5)
+    np.random.seed(5)
+    before = state()
+    af.run_cv(model, af.Folds(X, y), backend=backend, n_jobs=2)
+    assert state() == before
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_data_is_neither_changed_nor_made_read_only(backend):
+    data = np.asfortranarray(X)
+    copy = data.copy(order="K")
+    result = af.run_cv(
+        {"scaler": Writer(), "clusters": KMeans(2, n_init=1, copy_x=False)},
+        af.Folds(data, y),
+        random_state=0,
+        backend=backend,
+        n_jobs=2,
+    )
+    assert not result.failures
+    assert data.tobytes() == copy.tobytes()
+    assert data.flags.writeable
+    assert data.flags.f_contiguous
+    assert result["scaler"]["test_score"].tolist() == [1.0] * 5
+
+
+class Writer(BaseEstimator):
+    """Writes to its training and its test data, and scores 1 where it saw them unwritten."""
+
+    def fit(self, X, y):
+        self.sum_ = X.sum()
+        X[:] = 0
+        return self
+
+    def score(self, X, y):
+        clean = X.any() and self.sum_ > 0
+        X *= 0
+        return float(clean)
+
+
+@pytest.mark.parametrize("backend", ["processes", "multiprocessing", "loky"])
+def test_data_that_its_owner_changed_between_two_calls_is_noticed(backend):
+    data = X.copy()
+    folds = af.Folds(data, y)
+    with af.get_executor(backend, n_jobs=1) as executor:
+        before = af.run_cv(Mean(), folds, backend=executor)["mean"]["test_score"]
+        data += 1
+        with pytest.warns(DataChangedWarning, match="X or y was changed"):
+            after = af.run_cv(Mean(), folds, backend=executor)["mean"]["test_score"]
+    np.testing.assert_allclose(after, before + 1)
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads"])
+def test_a_worker_in_the_callers_process_sees_the_data_as_it_is_now(backend):
+    data = X.copy()
+    folds = af.Folds(data, y)
+    before = af.run_cv(Mean(), folds, backend=backend)["mean"]["test_score"]
+    data += 1
+    after = af.run_cv(Mean(), folds, backend=backend)["mean"]["test_score"]
+    np.testing.assert_allclose(after, before + 1)
+
+
+class Mean(BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return X.mean()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_warnings_of_tasks_reach_the_caller_once_with_their_tasks(backend):
+    with pytest.warns(UserWarning) as caught:
+        af.run_cv({"rude": Rude()} if backend != "threads" else {"rude": Warns()}, af.Folds(X, y), backend=backend)
+    told = [str(warning.message) for warning in caught]
+    assert told == ["rude\n[model 'rude', folds 0, 1, 2, 3, 4]"]
+
+
+class Warns(Rude):
+    def fit(self, X, y):
+        warnings.warn("rude", UserWarning, stacklevel=1)
+        return self
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_filters_of_the_caller_hold_in_tasks(backend):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="rude")
+        result = af.run_cv(Warns(), af.Folds(X, y), backend=backend, n_jobs=2)
+    assert result.warnings == ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserWarning, match="rude"):
+            af.run_cv(Warns(), af.Folds(X, y), backend=backend, n_jobs=2)

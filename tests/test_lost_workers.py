@@ -1,0 +1,132 @@
+"""A worker that dies costs no finished result and no other task."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_iris
+from sklearn.exceptions import FitFailedWarning
+
+import anyfold as af
+from anyfold.errors import WorkerLostError
+from tests.backends import HEALING_BACKENDS
+
+X, y = load_iris(return_X_y=True)
+
+
+class Counted(BaseEstimator):
+    """Writes down each fit in a file of its own."""
+
+    def __init__(self, folder=None, name="counted"):
+        self.folder = folder
+        self.name = name
+
+    def count(self):
+        """Return how often this fit was started before, and write down that it was once more."""
+        fold = int(self.X_.sum() * 1000)  # each fold has other training rows
+        earlier = list(Path(self.folder).glob(f"{self.name}-{fold}-*"))
+        (Path(self.folder) / f"{self.name}-{fold}-{len(earlier)}").touch()
+        return len(earlier)
+
+    def fit(self, X, y):
+        self.X_ = X
+        self.earlier_ = self.count()
+        self.act(self.earlier_)
+        del self.X_
+        return self
+
+    def act(self, earlier):
+        pass
+
+    def score(self, X, y):
+        return 1.0
+
+
+class Dies(Counted):
+    """Ends its worker the first ``deaths`` times."""
+
+    def __init__(self, folder=None, name="dies", how="SIGKILL", deaths=1):
+        super().__init__(folder, name)
+        self.how = how
+        self.deaths = deaths
+
+    def act(self, earlier):
+        if earlier >= self.deaths:
+            return
+        if self.how.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, self.how))
+        os._exit(int(self.how))
+
+
+def fits(folder, name):
+    return len(list(folder.glob(f"{name}-*")))
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "7", "0"])
+@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend, how, tmp_path):
+    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), how=how), "b": Counted(str(tmp_path), "b")}
+    result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=2)
+    assert not result.failures
+    assert all(result[name]["test_score"].tolist() == [1.0] * 4 for name in models)
+    assert fits(tmp_path, "dies") == 8
+
+
+@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+def test_only_the_guilty_task_fails_after_its_retries(backend, tmp_path):
+    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), deaths=99), "b": Counted(str(tmp_path), "b")}
+    with pytest.warns(FitFailedWarning, match="4 of 12 tasks failed"):
+        result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=1)
+    assert {failure.model for failure in result.failures} == {"dies"}
+    assert result["a"]["test_score"].tolist() == result["b"]["test_score"].tolist() == [1.0] * 4
+    assert fits(tmp_path, "dies") == 8  # each of four folds once, and once more
+    for failure in result.failures:
+        assert failure.type == "WorkerLostError"
+        assert failure.stage == "worker"
+        assert f"fold {failure.fold}" in failure.message
+
+
+def test_the_default_pool_charges_nobody_else(tmp_path):
+    models = {"dies": Dies(str(tmp_path), deaths=99), "a": Counted(str(tmp_path), "a")}
+    with pytest.warns(FitFailedWarning):
+        result = af.run_cv(models, af.Folds(X, y, cv=4), backend="multiprocessing", n_jobs=2, retries=0)
+    assert fits(tmp_path, "a") == 4  # no innocent task was started twice
+    assert fits(tmp_path, "dies") == 4
+    assert all("SIGKILL" in failure.message and "memory" in failure.message for failure in result.failures)
+
+
+def test_when_every_task_loses_its_worker_that_is_the_error(tmp_path):
+    with pytest.raises(WorkerLostError, match="model 'dies', fold 0"):
+        af.run_cv(Dies(str(tmp_path), deaths=99), af.Folds(X, y, cv=2), backend="multiprocessing", retries=0)
+
+
+def test_with_error_score_raise_the_first_lost_task_is_the_error(tmp_path):
+    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), deaths=99)}
+    with pytest.raises(WorkerLostError, match="model 'dies', fold 0"):
+        af.run_cv(models, af.Folds(X, y, cv=3), backend="multiprocessing", retries=0, error_score="raise")
+
+
+def test_a_bare_pool_that_breaks_keeps_what_had_finished(tmp_path):
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), deaths=99)}
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as executor:
+        with pytest.warns(FitFailedWarning):
+            result = af.run_cv(models, af.Folds(X, y, cv=3), backend=executor)
+    assert result["a"]["test_score"][0] == 1.0
+    assert "does not heal" in result.failures[-1].message
+
+
+
+
+@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+def test_many_tiny_tasks_survive_workers_that_die_again_and_again(backend, tmp_path):
+    models = {f"m{i}": Counted(str(tmp_path), f"m{i}") for i in range(40)}
+    models |= {f"dies{i}": Dies(str(tmp_path), f"dies{i}") for i in range(3)}
+    result = af.run_cv(models, af.Folds(X, y, cv=3), backend=backend, n_jobs=2, retries=2)
+    assert not result.failures
+    assert len(result.to_frame()) == 43 * 3
+    assert fits(tmp_path, "dies0") == 6

@@ -1,0 +1,47 @@
+"""The public API as a user writes it; type-checked, never run."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+import anyfold as af
+
+X = np.zeros((10, 2))
+y = np.zeros(10)
+
+folds: af.Folds = af.Folds(X, y, cv=3, stratify=False)
+splits: int = folds.n_splits
+
+result: af.CVResult = af.run_cv({"logit": LogisticRegression()}, folds)
+result = af.run_cv(
+    [LogisticRegression()],
+    folds,
+    scoring=["roc_auc"],
+    params={"sample_weight": y},
+    return_train_score=True,
+    return_estimator=True,
+    return_predictions=["predict_proba"],
+    error_score="raise",
+    random_state=0,
+    backend="loky",
+    n_jobs=2,
+    inner_threads=1,
+    retries=0,
+    progress=False,
+    backend_options={},
+)
+result = af.run_cv(LogisticRegression(), folds, backend=ThreadPoolExecutor(2))
+af.run_cv(LogisticRegression(), folds, n_job=2)  # type: ignore[call-arg]
+
+summary: pd.DataFrame = result.summary()
+frame: pd.DataFrame = result.to_frame()
+
+with af.get_executor("multiprocessing", n_jobs=2) as executor:
+    af.run_cv(LogisticRegression(), folds, backend=executor)
+
+with af.config_context(backend="threads", n_jobs=-1):
+    af.get_config()
+af.set_config(retries=1)
+af.shutdown()
