@@ -317,8 +317,9 @@ def test_storage_that_is_small_or_closed_is_a_problem(place, level, complaint):
 
 def test_errors_come_before_warnings(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    levels = [problem.level for problem in found(settings=settings(backend="ray", n_jobs=9))]
-    assert levels == ["error", "warning", "warning"]
+    closed = [Storage("temporary files", "", "/t", None, False)]
+    levels = [each.level for each in found(settings=settings(backend="ray", n_jobs=9), storage=closed)]
+    assert levels == ["error", "error", "warning", "warning"]
 
 
 def test_a_worker_process_is_noticed():

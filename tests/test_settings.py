@@ -189,6 +189,10 @@ def test_the_environment_is_read_at_each_call(monkeypatch):
 def test_an_empty_variable_counts_as_unset(name, monkeypatch):
     monkeypatch.setenv(variable_of(name), "")
     assert seen(name) == (DEFAULTS[name], "default")
+    other = "retries" if name == "n_jobs" else "n_jobs"
+    monkeypatch.setenv(variable_of(other), "3")
+    assert seen(name) == (DEFAULTS[name], "default")
+    assert seen(other) == (3, f"environment variable {variable_of(other)}")
 
 
 @pytest.mark.parametrize(
@@ -381,7 +385,6 @@ def test_n_jobs_and_backend_options_as_arguments_beside_an_executor_are_errors(e
 
 def test_n_jobs_and_backend_options_from_elsewhere_are_not_used_beside_an_executor(executor, monkeypatch):
     monkeypatch.setenv("ANYFOLD_N_JOBS", "4")
-    monkeypatch.setenv("ANYFOLD_BACKEND_OPTIONS", "broken, and of no importance")
     with config_context(backend_options={"a": 1}):
         resolved = resolve({"backend": executor, "n_jobs": None})
     assert (resolved.n_jobs, resolved.backend_options) == (None, {})
@@ -389,6 +392,13 @@ def test_n_jobs_and_backend_options_from_elsewhere_are_not_used_beside_an_execut
         "default (environment variable ANYFOLD_N_JOBS is not used beside an executor)"
     )
     assert resolved.sources["backend_options"] == "default (config_context is not used beside an executor)"
+
+
+def test_a_bad_variable_is_no_error_beside_an_executor_that_does_not_use_it(executor, monkeypatch):
+    monkeypatch.setenv("ANYFOLD_N_JOBS", "four")
+    assert resolve({"backend": executor}).n_jobs is None
+    with pytest.raises(InvalidSettingError, match="ANYFOLD_N_JOBS"):
+        resolve({"backend": "loky"})
 
 
 # Variables that nobody reads
@@ -431,6 +441,7 @@ def test_a_warning_names_the_line_that_called_a_front_door(run_cv, monkeypatch):
 def test_variables_that_only_look_alike_are_left_alone(monkeypatch):
     monkeypatch.setenv("MY_ANYFOLD_N_JOBS", "x")
     monkeypatch.setenv("anyfold_n_jobs", "3")
+    monkeypatch.setenv("ANYFOLD_RETRIES", "4")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert resolve({}).n_jobs is None

@@ -128,6 +128,11 @@ def config_context(**settings: Unpack[ProgramSettings]) -> Iterator[None]:
     **settings : ProgramSettings
         The settings to change.
 
+    Yields
+    ------
+    None
+        The block runs with the settings.
+
     Raises
     ------
     TypeError
@@ -229,14 +234,29 @@ def with_settings_signature(function: F) -> F:
     """Write all settings out in the signature and the docstring of a front door.
 
     ``**settings`` becomes one keyword parameter per setting in ``__signature__``, and the numpydoc entry
-    ``**settings : Settings`` becomes one entry per setting, for `help` and completion. The function
-    itself stays as it is.
+    ``**settings : Settings`` becomes one entry per setting, for `help` and completion.
+
+    Parameters
+    ----------
+    function : callable
+        A function that takes ``**settings: Unpack[Settings]``.
+
+    Returns
+    -------
+    callable
+        The same function.
     """
     return show_settings(function, Settings)
 
 
 def settings_docs() -> str:
-    """Return numpydoc entries for the settings of a front door: type, default, unit and variable."""
+    """Return numpydoc entries for the settings of a front door.
+
+    Returns
+    -------
+    str
+        For each setting its type, default, meaning, unit and environment variable.
+    """
     return describe(Settings)
 
 

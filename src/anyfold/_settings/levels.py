@@ -24,7 +24,16 @@ _process_lock = threading.Lock()
 
 
 class ConfigValue(NamedTuple):
-    """The value of a setting and where it came from."""
+    """The value of a setting and where it came from.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    source : str
+        ``"argument"``, ``"config_context"``, ``"set_config"``, ``"environment variable ANYFOLD_…"`` or
+        ``"default"``.
+    """
 
     value: Any
     source: str
