@@ -13,13 +13,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.datasets import make_classification, make_multilabel_classification, make_regression
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import KFold, RepeatedKFold, ShuffleSplit, StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from anyfold.errors import InvalidInputError
+from anyfold.results.predictions import align_to_classes
 
 METHODS = ["predict", "predict_proba", "predict_log_proba", "decision_function"]
 X, Y3 = make_classification(n_samples=90, n_features=8, n_informative=5, n_classes=3, random_state=0)
@@ -123,7 +124,8 @@ def test_multilabel_columns_are_outputs_not_classes(make, method, kind):
     compare(make, model, X, y, list(KFold(3).split(X)), method)
 
 
-def test_sparse_predictions_stay_sparse(make):
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_sparse_predictions_stay_sparse(make, form):
     X, y = make_multilabel_classification(
         60, 5, n_classes=4, random_state=0, sparse=True, return_indicator="sparse"
     )
@@ -135,11 +137,16 @@ def test_sparse_predictions_stay_sparse(make):
     expected = cross_val_predict(model, X, y, cv=splits)
     assert sparse.issparse(expected)
     outcomes = [
-        make.outcome("m", fold, {"score": 0.0}, payload={"predictions": {"predict": (expected[test], None)}})
+        make.outcome(
+            "m",
+            fold,
+            {"score": 0.0},
+            payload={"predictions": {"predict": (expected[test].asformat(form), None)}},
+        )
         for fold, (_, test) in enumerate(splits)
     ]
     result = make.result_of(outcomes, splits=splits, n_samples=60, response_methods=("predict",))
-    assert_same(result.predictions("m"), expected)
+    assert_same(result.predictions("m"), expected.asformat(form))
     np.testing.assert_array_equal(dense.predictions("m"), expected.toarray())
 
 
@@ -214,6 +221,30 @@ def test_repeated_and_partial_test_sets_come_by_fold(make):
     for (train, test), (rows, values) in zip(splits, answer, strict=True):
         np.testing.assert_array_equal(rows, test)
         np.testing.assert_array_equal(values, LogisticRegression().fit(X[train], Y3[train]).predict(X[test]))
+
+
+def test_samples_that_are_tested_twice_come_by_fold(make):
+    splits = list(RepeatedKFold(n_splits=2, n_repeats=2, random_state=0).split(X))
+    result = make.cross_validated(
+        {"m": LogisticRegression()}, X, Y3, splits, scoring=False, methods=["predict"]
+    )
+    assert [len(rows) for rows, _ in result.predictions("m")] == [45] * 4
+
+
+def test_a_target_of_one_column_has_one_set_of_classes():
+    values = np.array([[0.25, 0.75]])
+    with pytest.warns(RuntimeWarning, match="2 of 3 classes"):
+        answer = align_to_classes(
+            values, np.array([1, 3]), [np.array([1, 2, 3])], "predict_proba", "model 'm', fold 0"
+        )
+    assert answer.tolist() == [[0.25, 0.0, 0.75]]
+
+
+def test_a_label_that_never_changes_is_still_a_column():
+    values = np.array([[0.25, 1.0, 0.5]])
+    labels = [np.array([0, 1]), np.array([1]), np.array([0, 1])]
+    answer = align_to_classes(values, np.arange(3), labels, "predict_proba", "model 'm', fold 0")
+    assert answer is values
 
 
 def test_by_fold_keeps_a_partition_apart(make):

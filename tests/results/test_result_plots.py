@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -214,10 +215,9 @@ def in_a_fresh_process(code):
         )
     """
     code = textwrap.dedent(setup) + textwrap.dedent(code)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "MPLBACKEND": "TkAgg",
-    }  # a backend that needs a display, and none there
+    # A backend that needs a display, and no display.
+    environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
+    environment["MPLBACKEND"] = "TkAgg"
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True
     )
