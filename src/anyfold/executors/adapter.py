@@ -64,7 +64,7 @@ def _unusable(obj: Any) -> str:
 
 
 class ForeignExecutor(Executor):
-    """A user's executor, which this one uses and never closes.
+    """An executor that anyfold did not write, as one that the engine can use.
 
     Calls travel pickled by cloudpickle, so that functions defined anywhere can be run, except to threads,
     which share everything.
@@ -73,6 +73,8 @@ class ForeignExecutor(Executor):
     ----------
     executor : concurrent.futures.Executor
         Any object with PEP 3148's ``submit``.
+    owned : bool, default=False
+        Whether `shutdown` shuts it down too; a user's own stays open.
 
     Attributes
     ----------
@@ -83,8 +85,9 @@ class ForeignExecutor(Executor):
 
     capabilities: frozenset[str] = frozenset()
 
-    def __init__(self, executor: Any) -> None:
+    def __init__(self, executor: Any, *, owned: bool = False) -> None:
         self._executor = executor
+        self._owned = owned
         self.isolation: Isolation = "thread" if isinstance(executor, ThreadPoolExecutor) else "process"
         workers = getattr(executor, "_max_workers", None)
         self.max_workers: int | None = workers if isinstance(workers, int) else None
@@ -128,7 +131,7 @@ class ForeignExecutor(Executor):
             self._outstanding.discard(future)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse further tasks and wait for those given; the user's executor stays open."""
+        """Refuse further tasks and wait for those given; only an owned executor is shut down."""
         self.closed = True
         with self._lock:
             outstanding = list(self._outstanding)
@@ -137,6 +140,8 @@ class ForeignExecutor(Executor):
                 future.cancel()
         if wait:
             concurrent.futures.wait(outstanding)
+        if self._owned:
+            self._executor.shutdown(wait=wait)
 
 
 def _read(inner: Future[Any]) -> Answer:

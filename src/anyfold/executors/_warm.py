@@ -1,0 +1,263 @@
+"""Workers kept warm between calls: lent to one run at a time, and only while they would still do the same.
+
+A worker imports the modules of the caller once. It is used again only while the caller has the same working
+directory, ``sys.path`` and environment, and while no source of a module that is not installed has changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import site
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anyfold._worker.boot import environment
+from anyfold.executors._exit import at_interpreter_exit
+from anyfold.executors.base import Executor, capabilities_of, isolation_of
+from anyfold.executors.registry import find_backend, get_executor, takes_option
+
+__all__ = ["IDLE_SECONDS", "borrow", "shutdown"]
+
+IDLE_SECONDS = 300.0
+"""How long idle workers are kept."""
+
+Stamp = tuple[int, int]
+"""Time of change and size of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Circumstances:
+    """What workers take over from the caller when they start."""
+
+    pid: int
+    cwd: str
+    sys_path: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Warm:
+    """An executor, and what was true when its workers were made."""
+
+    executor: Executor
+    key: Hashable
+    circumstances: _Circumstances
+    made: int = field(default_factory=time.time_ns)
+    sources: dict[str, Stamp] = field(default_factory=dict)
+    idle_since: float = 0.0
+
+    def still_true(self) -> bool:
+        if getattr(self.executor, "closed", False) or self.circumstances != _circumstances():
+            return False
+        # A source that was not known before may have been imported by a worker in an earlier state.
+        return all(
+            self.sources[file] == stamp if file in self.sources else stamp[0] < self.made
+            for file, stamp in _sources().items()
+        )
+
+    def note_sources(self) -> None:
+        for file, stamp in _sources().items():
+            self.sources.setdefault(file, stamp)
+
+
+class _Shelf:
+    """The idle executors of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.idle: list[_Warm] = []
+        self.timer: threading.Timer | None = None
+        self.emptied = 0
+        """How often everything was let go."""
+
+
+_shelf = _Shelf()
+
+
+@contextlib.contextmanager
+def borrow(
+    name: str,
+    n_jobs: int | None,
+    options: Mapping[str, Any] | None = None,
+    start_method: str | None = None,
+) -> Iterator[Executor]:
+    """Lend an executor to one run; two runs at the same time never share one.
+
+    Parameters
+    ----------
+    name : str
+        A backend.
+    n_jobs : int or None
+        As for `get_executor`.
+    options : mapping of str to object, optional
+        Options of the backend.
+    start_method : str, optional
+        For backends that have this option and are not given it in `options`.
+
+    Yields
+    ------
+    Executor
+        Kept warm after the block, if its workers are processes. A block that ends with an exception may leave
+        work behind: then the workers are ended.
+    """
+    chosen = dict(options or {})
+    if start_method is not None and takes_option(name, "start_method"):
+        chosen.setdefault("start_method", start_method)
+    key = _key(name, n_jobs, chosen)
+    warm = _take(key)
+    if warm is None:
+        warm = _Warm(get_executor(name, n_jobs, **chosen), key, _circumstances())
+        warm.note_sources()
+    emptied = _shelf.emptied
+    try:
+        yield warm.executor
+    except BaseException:
+        _discard(warm.executor)
+        raise
+    if key is None or emptied != _shelf.emptied or not _worth_keeping(warm.executor):
+        warm.executor.shutdown()
+    else:
+        _put_back(warm)
+
+
+def shutdown() -> None:
+    """Let all warm workers go, and with them what helps to start them; returns when they are gone.
+
+    Workers that a run is using go when it ends. Executors of your own, `get_executor`'s among them, stay.
+    """
+    with _shelf.lock:
+        _shelf.emptied += 1
+        idle, _shelf.idle = _shelf.idle, []
+        if _shelf.timer is not None:
+            _shelf.timer.cancel()
+            _shelf.timer = None
+    for warm in idle:
+        warm.executor.shutdown(wait=False)
+    for warm in idle:
+        warm.executor.shutdown()
+    start = sys.modules.get("anyfold.executors._start")
+    if start is not None:
+        start.stop_fork_server()
+
+
+def _key(name: str, n_jobs: int | None, options: Mapping[str, Any]) -> Hashable | None:
+    """Return what two calls must agree on to use the same workers; None where that cannot be told."""
+    key = (find_backend(name).target, name, n_jobs, tuple(sorted(options.items())))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _worth_keeping(executor: Executor) -> bool:
+    if getattr(executor, "closed", False):
+        return False
+    keep: bool = getattr(executor, "keep_warm", isolation_of(executor) == "process")
+    return keep
+
+
+def _take(key: Hashable | None) -> _Warm | None:
+    if key is None:
+        return None
+    stale = []
+    found = None
+    with _shelf.lock:
+        for warm in [warm for warm in reversed(_shelf.idle) if warm.key == key]:
+            _shelf.idle.remove(warm)
+            if warm.still_true():
+                found = warm
+                break
+            stale.append(warm)
+    for warm in stale:
+        warm.executor.shutdown(wait=False)
+    return found
+
+
+def _put_back(warm: _Warm) -> None:
+    warm.note_sources()
+    warm.idle_since = time.monotonic()
+    _at_exit_once()
+    with _shelf.lock:
+        _shelf.idle.append(warm)
+        if _shelf.timer is None:
+            _set_timer(IDLE_SECONDS)
+
+
+def _discard(executor: Executor) -> None:
+    stopping: Any = executor
+    if "stop_running" in capabilities_of(executor):
+        with contextlib.suppress(Exception):
+            stopping.stop_running()
+        executor.shutdown(cancel_futures=True)
+    else:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _set_timer(seconds: float) -> None:
+    _shelf.timer = threading.Timer(seconds, _let_idle_go)
+    _shelf.timer.daemon = True
+    _shelf.timer.name = "anyfold-idle-workers"
+    _shelf.timer.start()
+
+
+def _let_idle_go() -> None:
+    with _shelf.lock:
+        oldest = time.monotonic() - IDLE_SECONDS
+        gone = [warm for warm in _shelf.idle if warm.idle_since <= oldest]
+        _shelf.idle = [warm for warm in _shelf.idle if warm.idle_since > oldest]
+        _shelf.timer = None
+        if _shelf.idle:
+            _set_timer(min(warm.idle_since for warm in _shelf.idle) - oldest)
+    for warm in gone:
+        warm.executor.shutdown()
+
+
+@functools.cache
+def _at_exit_once() -> None:
+    at_interpreter_exit(shutdown)
+
+
+def _circumstances() -> _Circumstances:
+    try:
+        cwd = str(Path.cwd())
+    except FileNotFoundError:
+        cwd = ""
+    return _Circumstances(os.getpid(), cwd, tuple(sys.path), environment())
+
+
+def _sources() -> dict[str, Stamp]:
+    """Return the stamps of the loaded modules' files that belong to no installed package."""
+    stamps: dict[str, Stamp] = {}
+    installed = _installed()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name in ("__main__", "__mp_main__") or not isinstance(file, str) or file.startswith(installed):
+            continue
+        with contextlib.suppress(OSError):
+            status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
+            stamps[file] = status.st_mtime_ns, status.st_size
+    return stamps
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    folders |= {*site.getsitepackages(), site.getusersitepackages()}
+    return tuple(os.path.join(folder, "") for folder in folders if folder)  # noqa: PTH118
+
+
+def _forget_in_child() -> None:
+    global _shelf
+    _shelf = _Shelf()  # the workers are the parent's
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
