@@ -48,9 +48,10 @@ def anyfold_command(*arguments: str, **variables: str) -> subprocess.CompletedPr
     )
 
 
-def rows_of(output: str) -> dict[str, list[str]]:
-    """Return the cells of each line of the tables, by the first."""
-    rows = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines() if line.strip()]
+def rows_of(output: str, title: str) -> dict[str, list[str]]:
+    """Return the cells of each row of one table, by the first."""
+    (table,) = [block for block in output.split("\n\n") if block.startswith(title)]
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[1:]]
     return {cells[0]: cells[1:] for cells in rows}
 
 
@@ -79,7 +80,7 @@ def test_a_pipe_gets_plain_text(healthy):
 
 
 def test_versions_are_shown(healthy):
-    shown = rows_of(healthy.stdout)
+    shown = rows_of(healthy.stdout, "Versions")
     assert shown["anyfold"] == [anyfold.__version__]
     assert shown["Python"][0].split()[-1] == platform.python_version()
     assert shown["numpy"] == [np.__version__]
@@ -89,23 +90,23 @@ def test_versions_are_shown(healthy):
 
 
 def test_backends_are_shown(healthy):
-    shown = rows_of(healthy.stdout)
+    shown = rows_of(healthy.stdout, "Backends")
     for backend in ("serial", "threads", "multiprocessing", "loky"):
-        assert shown[backend][0] == "yes"
+        assert shown[backend][:2] == ["yes", "anyfold"]
 
 
 def test_cores_are_shown_with_what_limits_them(healthy):
-    shown = rows_of(healthy.stdout)
+    shown = rows_of(healthy.stdout, "Cores")
     assert shown["cores of the machine"] == [str(os.cpu_count())]
     assert shown["cores that may be used"] == [str(joblib.cpu_count())]
     assert shown["workers of a run"] == ["1"]
     assert {"CPU affinity", "control group quota"} <= set(shown)
-    limited = rows_of(anyfold_command("doctor", LOKY_MAX_CPU_COUNT="1").stdout)
+    limited = rows_of(anyfold_command("doctor", LOKY_MAX_CPU_COUNT="1").stdout, "Cores")
     assert limited["LOKY_MAX_CPU_COUNT"] == limited["cores that may be used"] == ["1"]
 
 
 def test_every_setting_is_shown_with_value_source_and_variable(healthy):
-    shown = rows_of(healthy.stdout)
+    shown = rows_of(healthy.stdout, "Settings")
     for name in ProgramSettings.__annotations__:
         assert shown[name][-1] == (variable_of(name) or "none")
     assert shown["backend"] == ["'threads'", "environment variable ANYFOLD_BACKEND", "ANYFOLD_BACKEND"]
@@ -150,9 +151,9 @@ def test_bad_variables_are_problems_and_exit_with_1():
     ) in lines
     assert any(line.startswith("error: ANYFOLD_TIMEOUT='0' is not valid: ") for line in lines)
     assert "warning: ANYFOLD_NJOBS is not a variable of anyfold; did you mean ANYFOLD_N_JOBS?" in lines
-    shown = rows_of(done.stdout)
+    shown = rows_of(done.stdout, "Settings")
     assert shown["n_jobs"][:2] == ["'four'", "environment variable ANYFOLD_N_JOBS, not valid"]
-    assert shown["workers of a run"] == ["unknown"]
+    assert rows_of(done.stdout, "Cores")["workers of a run"] == ["unknown"]
 
 
 def test_a_bad_variable_is_in_json_and_exits_with_1():
@@ -226,7 +227,10 @@ def settings(**values) -> list[SettingRow]:
 
 
 HEALTHY = {
-    "backends": [Backend("multiprocessing", True, ""), Backend("ray", False, 'pip install "anyfold[ray]"')],
+    "backends": [
+        Backend("multiprocessing", True, "", "anyfold"),
+        Backend("ray", False, 'pip install "anyfold[ray]"', "anyfold"),
+    ],
     "cores": Cores({"cores of the machine": 4}, 4),
     "settings": settings(backend="multiprocessing"),
     "storage": [
@@ -250,6 +254,11 @@ def test_a_backend_that_is_set_but_not_installed_is_an_error():
     assert problem == Problem(
         "error", "The backend 'ray' that is set cannot be used: pip install \"anyfold[ray]\""
     )
+
+
+def test_a_name_belongs_to_the_first_backend_that_has_it():
+    both = [Backend("mine", True, "", "one"), Backend("mine", False, "not used", "another")]
+    assert found(backends=both, settings=settings(backend="mine")) == []
 
 
 @pytest.mark.parametrize("variable", THREAD_VARIABLES)

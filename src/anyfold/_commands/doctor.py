@@ -101,8 +101,11 @@ def _print_report(report: Report) -> None:
     _print_table(
         console,
         "Backends",
-        [(each.name, "yes" if each.available else "no", each.detail) for each in report.backends],
-        header=("name", "available", "detail"),
+        [
+            (each.name, "yes" if each.available else "no", each.origin, each.detail)
+            for each in report.backends
+        ],
+        header=("name", "available", "from", "detail"),
     )
     limits = [
         (name, "no limit" if limit is None else f"{limit:g}") for name, limit in report.cores.limits.items()

@@ -51,6 +51,7 @@ class Backend:
     name: str
     available: bool
     detail: str
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def find_backends() -> list[Backend]:
     """Return all backends that are known by name."""
     from anyfold.executors.registry import available_backends
 
-    return [Backend(each.name, each.available, each.detail) for each in available_backends()]
+    return [Backend(each.name, each.available, each.detail, each.origin) for each in available_backends()]
 
 
 def find_cores() -> Cores:

@@ -71,7 +71,9 @@ def _problems_of_variables(settings: Sequence[SettingRow]) -> Iterator[Problem]:
 def _problems_of_backend(name: Any, backends: Sequence[Backend]) -> Iterator[Problem]:
     if not isinstance(name, str):  # an executor, or a variable that is a problem already
         return
-    known = {backend.name: backend for backend in backends}
+    known: dict[str, Backend] = {}
+    for backend in backends:
+        known.setdefault(backend.name, backend)  # a name belongs to the first that has it
     if name not in known:
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(known)}."
