@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pandas as pd
@@ -140,6 +137,34 @@ def test_looking_at_a_sparse_matrix_does_not_change_its_pickle(cls):
     before = serialize(matrix).stream
     matrix.has_canonical_format, matrix.has_sorted_indices, matrix @ np.ones(5)
     assert serialize(matrix).stream == before
+
+
+@pytest.mark.parametrize("name", list(frames()))
+def test_looking_at_a_data_frame_does_not_change_its_pickle(name):
+    frame = frames()[name]
+    before = serialize(frame).stream
+    if len(frame.columns):
+        frame.describe(include="all")
+    frame.to_numpy(), repr(frame), frame.dtypes
+    for column in frame:
+        series = frame[column]
+        (
+            series.isna(),
+            series.nunique(),
+            series.dtype.name,
+            repr(series.dtype),
+            series.iloc[:1],
+            np.asarray(series),
+        )
+        getattr(series.dtype, "numpy_dtype", None), getattr(series.dtype, "type", None)
+        if hasattr(series, "dt"):
+            series.dt.year if series.dtype.kind != "m" else series.dt.days
+    (
+        frame.iloc[:2].groupby(frame.index[:2]).size(),
+        frame.index.is_unique,
+        frame.columns.get_indexer(frame.columns),
+    )
+    assert serialize(frame).stream == before
 
 
 def polars_frames():
@@ -278,13 +303,12 @@ def test_what_is_defined_in_main_or_inside_a_function_travels_by_value():
     assert (model.predict(3), function(3), inner.value()) == (8.0, 4, 5)
 
 
-def _strides_of(data: bytes) -> tuple[int, ...]:
-    strides: tuple[int, ...] = pickle.loads(data).strides
-    return strides
-
-
 def test_layout_survives_the_way_to_another_process():
     array = np.arange(120.0).reshape(4, 5, 6).transpose(2, 0, 1)[:, ::-1]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        strides = pool.submit(_strides_of, dumps(array)).result()
-    assert strides == array.strides
+    program = (
+        "import sys; from anyfold._data.serialize import loads; print(loads(sys.stdin.buffer.read()).strides)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], input=dumps(array), capture_output=True, check=True
+    )
+    assert answer.stdout.decode().strip() == str(array.strides)

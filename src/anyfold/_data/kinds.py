@@ -29,8 +29,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from anyfold._data.layout import aligned_copy
-from anyfold._data.serialize import deserialize, serialize
+from anyfold._data.layout import copy_array
+from anyfold._data.serialize import dumps, loads
 
 __all__ = ["arrays_of", "freeze", "guard", "is_guardable", "is_readonly_error", "private_copy"]
 
@@ -54,7 +54,7 @@ def is_guardable(obj: Any) -> bool:
     if _is_sparse(obj):
         return obj.format in SPARSE_FORMATS and all(map(_is_plain, arrays_of(obj)))
     if _is_polars(obj):
-        dtypes = obj.dtypes if obj.ndim == 2 and hasattr(obj, "dtypes") else [obj.dtype]
+        dtypes = obj.dtypes if hasattr(obj, "dtypes") else [obj.dtype]
         return not any("Object" in str(dtype) for dtype in dtypes)
     if type(obj) is list:
         return _are_scalars(obj)
@@ -82,8 +82,7 @@ def freeze(obj: T) -> T:
 
 def private_copy(obj: T) -> T:
     """Return a deep copy that can be written to and has the same memory layout."""
-    serialized = serialize(obj, writable=True)
-    copied: T = deserialize(serialized.stream, map(aligned_copy, serialized.buffers))
+    copied: T = _private_copy(obj)
     return copied
 
 
@@ -93,7 +92,7 @@ def arrays_of(obj: Any) -> Iterator[np.ndarray]:
         yield obj
     elif _is_pandas(obj):
         for block in obj._mgr.arrays:
-            yield from _arrays_in([block] if isinstance(block, np.ndarray) else _fields(block))
+            yield from _arrays_of_block(block)
     elif _is_sparse(obj):
         yield from _arrays_in(vars(obj).values())
 
@@ -119,6 +118,12 @@ def is_readonly_error(error: BaseException) -> bool:
         pending += [current.__cause__, current.__context__]
         pending += current.exceptions if isinstance(current, BaseExceptionGroup) else []
     return False
+
+
+def _private_copy(obj: Any) -> Any:
+    if type(obj) is np.ndarray and obj.size > 0 and not obj.dtype.hasobject:
+        return copy_array(obj)
+    return loads(dumps(obj))
 
 
 def _guard(obj: Any) -> Any:
@@ -165,9 +170,13 @@ def _arrays_in(values: Iterable[Any]) -> Iterator[np.ndarray]:
             yield from _arrays_in(value)
 
 
-def _fields(extension_array: Any) -> Iterator[Any]:
-    for name in ("_ndarray", "_data", "_mask", "_sparse_values"):
-        yield getattr(extension_array, name, None)
+def _arrays_of_block(block: Any) -> Iterator[np.ndarray]:
+    if isinstance(block, np.ndarray):
+        yield block
+        return
+    for name in ("_ndarray", "_data", "_mask", "_left", "_right", "_sparse_values"):
+        if (part := getattr(block, name, None)) is not None:
+            yield from _arrays_of_block(part)
 
 
 def _is_plain(array: np.ndarray) -> bool:

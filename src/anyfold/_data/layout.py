@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MAX_SPREAD", "Reduction", "aligned_copy", "reduce_array", "reduce_subclass"]
+__all__ = ["ALIGNMENT", "MAX_SPREAD", "Reduction", "copy_array", "reduce_array", "reduce_subclass"]
 
 MAX_SPREAD = 4
 """An array may take up to this many times its own bytes so that its strides are kept."""
@@ -28,7 +28,7 @@ ALIGNMENT = 64
 Reduction = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def reduce_array(array: np.ndarray, *, in_band: bool, writable: bool) -> Any:
+def reduce_array(array: np.ndarray, *, in_band: bool) -> Any:
     """Reduce an array for pickling so that its layout comes back.
 
     Parameters
@@ -36,9 +36,8 @@ def reduce_array(array: np.ndarray, *, in_band: bool, writable: bool) -> Any:
     array : ndarray
         An exact `numpy.ndarray`, or one that may be restored as such.
     in_band : bool
-        Whether its bytes go into the pickle itself.
-    writable : bool
-        Whether the restored array is to be written to: then every element gets memory of its own.
+        Whether its bytes go into the pickle itself, to be loaded as an array that can be written to;
+        otherwise they stay where they are, as a read-only buffer.
 
     Returns
     -------
@@ -53,12 +52,21 @@ def reduce_array(array: np.ndarray, *, in_band: bool, writable: bool) -> Any:
         return array.__reduce_ex__(5)
     if in_band and contiguous and array.flags.writeable and dtype.kind in "biufc":
         return array.__reduce_ex__(5)  # faster; not for dates, whose byte order it loses
-    if writable and array.nbytes > _span(array):
-        array = array.copy(order="K")
-    memory, offset, strides = _memory_of(array)
-    if in_band and not memory.flags.writeable:
-        memory = memory.copy()  # pickle restores the bytes of read-only memory as read-only
+    if not in_band:
+        memory, offset, strides = _memory_of(array)
+        # always read-only, so that the pickle does not depend on a flag of the array
+        return _restore, (PickleBuffer(memory.data.toreadonly()), dtype, array.shape, strides, offset)
+    memory, offset, strides = _memory_of(_without_overlap(array))
+    if not memory.flags.writeable:
+        memory = memory.copy()  # the bytes of read-only memory would be restored as read-only
     return _restore, (PickleBuffer(memory.data), dtype, array.shape, strides, offset)
+
+
+def copy_array(array: np.ndarray) -> np.ndarray:
+    """Return a copy that can be written to and has the same layout."""
+    array = _without_overlap(array)
+    memory, offset, strides = _memory_of(array)
+    return _restore(_aligned_copy(memory), array.dtype, array.shape, strides, offset)
 
 
 def reduce_subclass(array: np.ndarray) -> Reduction:
@@ -66,14 +74,17 @@ def reduce_subclass(array: np.ndarray) -> Reduction:
     return _restore_subclass, (array.view(np.ndarray), type(array))
 
 
-def aligned_copy(buffer: Any) -> memoryview:
-    """Return a writable copy of a buffer that starts at an aligned address."""
-    source = np.frombuffer(buffer, dtype=np.uint8)
+def _aligned_copy(source: np.ndarray) -> memoryview:
     memory = np.empty(source.nbytes + ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     copy = memory[start : start + source.nbytes]
     copy[...] = source
     return copy.data
+
+
+def _without_overlap(array: np.ndarray) -> np.ndarray:
+    """Return an array in which every element has memory of its own."""
+    return array.copy(order="K") if array.nbytes > _span(array) else array
 
 
 def _memory_of(array: np.ndarray) -> tuple[np.ndarray, int, tuple[int, ...]]:

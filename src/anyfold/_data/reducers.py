@@ -7,6 +7,8 @@
 CSR, CSC and BSR       what scipy notes about their indices on first use is noted before pickling,
                        so that merely looking at a matrix does not change its pickle
 blocks of pandas       pickling makes strided ones contiguous; here they stay as they are
+arrays, types of it    what pandas caches about them on first use stays out, so that merely looking
+                       at a frame does not change its pickle
 polars                 frames and series of flat types go through Arrow, whose memory can be shared;
                        polars' own pickle is a copy inside the stream
 =====================  =============================================================================
@@ -32,21 +34,27 @@ __all__ = ["reducers"]
 Reducers = Mapping[type, Callable[[Any], Any]]
 
 
-def reducers(*, in_band: bool, writable: bool) -> Reducers:
-    """Return the reducers for what is imported by now; the flags as in `layout.reduce_array`."""
-    table = dict(_numpy_reducers(in_band, writable))
-    for name, class_names, reduce in _FOREIGN:
+def reducers(*, in_band: bool) -> Reducers:
+    """Return the reducers for what is imported by now; ``in_band`` as in `layout.reduce_array`."""
+    table = dict(_numpy_reducers(in_band))
+    for name, found in _found.items():
         # a package that is not imported has no objects, and is not imported for this
-        if (module := sys.modules.get(name)) is not None:
-            for class_name in class_names:
-                if (cls := getattr(module, class_name, None)) is not None:
-                    table[cls] = reduce
+        module = sys.modules.get(name)
+        if not found and module is not None and not _is_being_imported(module):
+            class_names, reduce = _FOREIGN[name]
+            classes = (getattr(module, class_name, None) for class_name in class_names)
+            found.update((cls, reduce) for cls in classes if cls is not None)
+        table.update(found)
     return table
 
 
+def _is_being_imported(module: Any) -> bool:
+    return bool(getattr(module.__spec__, "_initializing", False))
+
+
 @cache
-def _numpy_reducers(in_band: bool, writable: bool) -> Reducers:
-    array = partial(reduce_array, in_band=in_band, writable=writable)
+def _numpy_reducers(in_band: bool) -> Reducers:
+    array = partial(reduce_array, in_band=in_band)
     return {
         np.ndarray: array,
         np.memmap: lambda memmap: array(memmap.view(np.ndarray)),
@@ -63,6 +71,29 @@ def _reduce_compressed(matrix: Any) -> Any:
 def _reduce_block(block: Any) -> Any:
     restore, (_, *others) = block.__reduce_ex__(5)
     return restore, (block.values, *others)
+
+
+def _reduce_without_cache(obj: Any) -> Any:
+    restore, arguments, *rest = obj.__reduce_ex__(5)
+    return restore, arguments, *map(_without_cache, rest)
+
+
+def _is_cache(item: Any) -> bool:
+    return isinstance(item, dict) and item.keys() == {"_cache"}
+
+
+def _without_cache(state: Any) -> Any:
+    if _is_cache(state):
+        return None
+    if isinstance(state, tuple):  # its last item is there only if there is something in the cache
+        return tuple(_without_cache(item) for item in state if not _is_cache(item))
+    if isinstance(state, dict) and "_cache" in state:
+        return {key: value for key, value in state.items() if key != "_cache"}
+    return state
+
+
+def _reduce_polars(data: Any) -> Any:
+    return _reduce_polars_series(data) if hasattr(data, "dtype") else _reduce_polars_frame(data)
 
 
 def _reduce_polars_frame(frame: Any) -> Any:
@@ -96,11 +127,21 @@ def _restore_polars_series(name: str, array: Any) -> Any:
     return pl.Series(name, pl.from_arrow(array, rechunk=False))
 
 
-_COMPRESSED = ("csr_array", "csr_matrix", "csc_array", "csc_matrix", "bsr_array", "bsr_matrix")
-_BLOCKS = ("NumpyBlock", "NumericBlock", "ObjectBlock")
-_FOREIGN: tuple[tuple[str, tuple[str, ...], Callable[[Any], Any]], ...] = (
-    ("scipy.sparse", _COMPRESSED, _reduce_compressed),
-    ("pandas.core.internals.blocks", _BLOCKS, _reduce_block),
-    ("polars", ("DataFrame",), _reduce_polars_frame),
-    ("polars", ("Series",), _reduce_polars_series),
+_COMPRESSED = "csr_array csr_matrix csc_array csc_matrix bsr_array bsr_matrix"
+_PANDAS_ARRAYS = (
+    "ArrowExtensionArray ArrowStringArray BooleanArray Categorical DatetimeArray FloatingArray IntegerArray "
+    "IntervalArray NumpyExtensionArray PeriodArray SparseArray StringArray TimedeltaArray"
 )
+_PANDAS_DTYPES = (
+    "ArrowDtype BooleanDtype CategoricalDtype DatetimeTZDtype Float32Dtype Float64Dtype Int8Dtype Int16Dtype "
+    "Int32Dtype Int64Dtype IntervalDtype PeriodDtype SparseDtype StringDtype UInt8Dtype UInt16Dtype "
+    "UInt32Dtype UInt64Dtype"
+)
+_FOREIGN: dict[str, tuple[list[str], Callable[[Any], Any]]] = {
+    "scipy.sparse": (_COMPRESSED.split(), _reduce_compressed),
+    "pandas.core.internals.blocks": (["NumpyBlock", "NumericBlock", "ObjectBlock"], _reduce_block),
+    "pandas.arrays": (_PANDAS_ARRAYS.split(), _reduce_without_cache),
+    "pandas": (_PANDAS_DTYPES.split(), _reduce_without_cache),
+    "polars": (["DataFrame", "Series"], _reduce_polars),
+}
+_found: dict[str, dict[type, Callable[[Any], Any]]] = {name: {} for name in _FOREIGN}

@@ -39,28 +39,23 @@ class Serialized:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(
-        self, file: Any, keep: Callable[[pickle.PickleBuffer], Any] | None, *, writable: bool
-    ) -> None:
+    def __init__(self, file: Any, keep: Callable[[pickle.PickleBuffer], Any] | None) -> None:
         # before super().__init__, which is when the pickler looks for it
         self.dispatch_table = {
             **copyreg.dispatch_table,
             **cloudpickle.Pickler._dispatch_table,
-            **reducers(in_band=keep is None, writable=writable),
+            **reducers(in_band=keep is None),
         }
         super().__init__(file, protocol=PROTOCOL, buffer_callback=keep)
 
 
-def serialize(obj: Any, *, writable: bool = False) -> Serialized:
+def serialize(obj: Any) -> Serialized:
     """Pickle an object, leaving its large memory where it is.
 
     Parameters
     ----------
     obj : object
         Anything that cloudpickle can pickle.
-    writable : bool, default=False
-        Whether what is restored is to be written to; then arrays whose elements share memory (broadcast
-        arrays, sliding windows) are written out in full.
 
     Returns
     -------
@@ -70,7 +65,7 @@ def serialize(obj: Any, *, writable: bool = False) -> Serialized:
     buffers: list[memoryview] = []
     file = io.BytesIO()
     # list.append returns None, a false value: the buffer stays out of the stream
-    _Pickler(file, lambda buffer: buffers.append(buffer.raw().toreadonly()), writable=writable).dump(obj)
+    _Pickler(file, lambda buffer: buffers.append(buffer.raw().toreadonly())).dump(obj)
     return Serialized(file.getvalue(), tuple(buffers))
 
 
@@ -82,7 +77,7 @@ def deserialize(stream: bytes | memoryview, buffers: Iterable[Any]) -> Any:
 def dumps(obj: Any) -> bytes:
     """Pickle an object into one string of bytes, memory layout included."""
     file = io.BytesIO()
-    _Pickler(file, None, writable=True).dump(obj)
+    _Pickler(file, None).dump(obj)
     return file.getvalue()
 
 

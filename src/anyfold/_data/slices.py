@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -73,9 +72,8 @@ def slices(
         If ``pairwise`` and X is not square.
     """
     if not writable:
-        # another pair of arrays under the same name is another fold
         key = (data_id, fold, pairwise)
-        kept = _cache().get(key, lambda: _build(_cut(X, y, train, test, pairwise=pairwise)))
+        kept = _kept.get(key, lambda: _build(_cut(X, y, train, test, pairwise=pairwise)))
         if kept is not None:
             return _each(guard, kept)
     return _each(_private, _cut(X, y, train, test, pairwise=pairwise))
@@ -83,7 +81,7 @@ def slices(
 
 def set_cache_limit(nbytes: int | None) -> None:
     """Set how many bytes of slices this process keeps; None for `default_cache_limit` of all processors."""
-    _cache().resize(default_cache_limit(os.cpu_count() or 1) if nbytes is None else nbytes)
+    _kept.resize(default_cache_limit(os.cpu_count() or 1) if nbytes is None else nbytes)
 
 
 def default_cache_limit(n_workers: int) -> int:
@@ -118,15 +116,7 @@ def check_slices_fit(X: Any, y: Any, fold_sizes: Sequence[tuple[int, int]], n_wo
     )
 
 
-_lock = threading.Lock()
-_kept: list[Cache[FoldSlices | None]] = []
-
-
-def _cache() -> Cache[FoldSlices | None]:
-    with _lock:
-        if not _kept:
-            _kept.append(Cache(KEPT, default_cache_limit(os.cpu_count() or 1)))
-        return _kept[0]
+_kept: Cache[FoldSlices | None] = Cache(KEPT, default_cache_limit(os.cpu_count() or 1))
 
 
 def _build(fold: FoldSlices) -> tuple[FoldSlices | None, int]:
