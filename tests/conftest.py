@@ -19,7 +19,7 @@ def nothing_is_left():
     """No worker outlives the tests; what the interpreter itself keeps until exit is no worker."""
     faulthandler.enable(sys.__stderr__)
     yield
-    from anyfold.executors.registry import shutdown
+    from anyfold.executors import shutdown
 
     shutdown()
     left = [

@@ -71,7 +71,8 @@ def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend,
     result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=2)
     assert not result.failures
     assert all(result[name]["test_score"].tolist() == [1.0] * 4 for name in models)
-    assert fits(tmp_path, "dies") == 8
+    # A pool that breaks as a whole may take down another task that was about to die; that is no charge.
+    assert fits(tmp_path, "dies") == 8 if backend == "multiprocessing" else fits(tmp_path, "dies") <= 12
 
 
 @pytest.mark.parametrize("backend", HEALING_BACKENDS)
@@ -81,11 +82,13 @@ def test_only_the_guilty_task_fails_after_its_retries(backend, tmp_path):
         result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=1)
     assert {failure.model for failure in result.failures} == {"dies"}
     assert result["a"]["test_score"].tolist() == result["b"]["test_score"].tolist() == [1.0] * 4
-    assert fits(tmp_path, "dies") == 8  # each of four folds once, and once more
+    assert fits(tmp_path, "dies") >= 8  # each of four folds once, and once more
+    if backend == "multiprocessing":
+        assert fits(tmp_path, "dies") == 8
     for failure in result.failures:
         assert failure.type == "WorkerLostError"
         assert failure.stage == "worker"
-        assert f"fold {failure.fold}" in failure.message
+        assert f"fold {failure.fold}: the worker that ran it ended 2 times" in failure.message
 
 
 def test_the_default_pool_charges_nobody_else(tmp_path):
@@ -129,4 +132,7 @@ def test_many_tiny_tasks_survive_workers_that_die_again_and_again(backend, tmp_p
     result = af.run_cv(models, af.Folds(X, y, cv=3), backend=backend, n_jobs=2, retries=2)
     assert not result.failures
     assert len(result.to_frame()) == 43 * 3
-    assert fits(tmp_path, "dies0") == 6
+    assert fits(tmp_path, "dies0") >= 6
+    if backend == "multiprocessing":
+        assert fits(tmp_path, "dies0") == 6
+        assert all(fits(tmp_path, f"m{i}") == 3 for i in range(40))

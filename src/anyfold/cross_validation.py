@@ -145,6 +145,8 @@ def run_cv(
         Root of all seeds: each ``random_state`` of a model that is None gets a seed that depends on this,
         on the path of the parameter and on the fold, and on nothing else. None draws a root, which the
         result records. ``ANYFOLD_RANDOM_STATE`` sets the default.
+    **settings : Settings
+        How to run.
 
     Returns
     -------
@@ -223,6 +225,7 @@ def run_cv(
         backend=workers.backend,
         n_jobs=workers.n_workers,
         wall_time=record.wall_time,
+        parameters={name: model.get_params(deep=False) for name, model in named.items()},
         return_train_score=return_train_score,
         response_methods=methods,
         classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,

@@ -20,6 +20,8 @@ __all__ = [
     "SharedLost",
     "TaskTimeoutError",
     "UnknownBackendError",
+    "UnknownModelError",
+    "UnreadableResultError",
     "UnsupportedFeatureError",
     "WorkerLostError",
     "WorkerMismatchError",
@@ -41,6 +43,17 @@ class InvalidSettingError(AnyfoldError, ValueError):
 
 class UnknownBackendError(AnyfoldError, LookupError):
     """No backend has that name."""
+
+
+class UnknownModelError(AnyfoldError, KeyError):
+    """The result holds no model of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr of the message
+
+
+class UnreadableResultError(AnyfoldError, RuntimeError):
+    """Something that a worker returned cannot be unpickled here."""
 
 
 class MissingDependencyError(AnyfoldError, ImportError):

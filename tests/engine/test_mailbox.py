@@ -15,7 +15,7 @@ import pytest
 
 from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
 from anyfold._plan.task import TaskKey
-from anyfold._worker.report import Closed, Contact, Done, SilentReporter, Started, reporter_for
+from anyfold._worker.report import Closed, Contact, Done, SilentReporter, Started, close_reporters, reporter_for
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def inbox():
 def mailbox(inbox):
     mailbox = SocketMailbox(inbox.put)
     yield mailbox
+    close_reporters()
     mailbox.close()
 
 
@@ -182,6 +183,7 @@ def test_a_worker_whose_run_is_over_is_told_not_to_go_on(inbox):
     mailbox.close()
     answers = [reporter.started(1, TaskKey("m", 0, fold)) for fold in range(3)]
     assert answers[-1] is False
+    close_reporters()
     assert reporter.done(1, TaskKey("m", 0, 1), b"") is False
 
 

@@ -20,7 +20,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from anyfold._plan.task import REFIT, Outcome, RelayedWarning, TaskKey
 from anyfold.errors import AnyfoldError, InvalidInputError, WorkerTraceback
-from anyfold.results import CVResult, FailureRecord, UnreadableResultError, WarningRecord
+from anyfold.errors import UnreadableResultError
+from anyfold.results import CVResult, FailureRecord, WarningRecord
 
 NAN = float("nan")
 X, Y = make_classification(n_samples=90, n_features=5, random_state=0)

@@ -225,6 +225,7 @@ class _Run:
         match event:
             case Started(worker, number, key):
                 self.heard = True
+                self.blame.unexplained.clear()
                 self.attempts[key] += 1
                 if (unit := self.units.get(number)) is not None:
                     unit.worker = worker
@@ -298,7 +299,6 @@ class _Run:
             outcome: Outcome = loads(data)
         except BaseException as error:
             outcome = Outcome(key, failure=failure_of("result", error))
-        self.blame.unexplained = 0
         self._keep(replace(outcome, attempts=max(1, self.attempts[key])))
         seconds = max(0.0, outcome.ended - outcome.started)
         self.leaf_seconds = seconds if self.leaf_seconds is None else 0.8 * self.leaf_seconds + 0.2 * seconds

@@ -19,7 +19,7 @@ from anyfold.errors import WorkerLostError
 __all__ = ["Blame", "lost_failure"]
 
 MOST_UNEXPLAINED = 5
-"""Workers that may be lost in a row while running nothing, before the run gives up."""
+"""Incidents in a row with no leaf started between them, before the run gives up."""
 
 
 @dataclass
@@ -32,7 +32,8 @@ class Blame:
     closed: list[int] = field(default_factory=list)
     """Workers whose connection ended, in that order."""
     charges: Counter[TaskKey] = field(default_factory=Counter)
-    unexplained: int = 0
+    unexplained: set[object] = field(default_factory=set)
+    """Incidents since a leaf was last started, in which units were lost that had started nothing."""
     _culprits: dict[object, int | None] = field(default_factory=dict)
 
     def is_guilty(self, worker: int | None, lost: WorkerLostError, running: Iterable[int]) -> bool:
@@ -64,13 +65,13 @@ class Blame:
         return self.charges[key] <= self.retries
 
     def note_unexplained(self, lost: WorkerLostError) -> None:
-        """Count a loss that no leaf can be blamed for; give up when they do not end."""
-        self.unexplained += 1
-        if self.unexplained > MOST_UNEXPLAINED:
+        """Count a loss that no leaf can be blamed for; give up when nothing is started between them."""
+        self.unexplained.add(object() if lost.incident is None else lost.incident)
+        if len(self.unexplained) > MOST_UNEXPLAINED:
             raise WorkerLostError(
-                f"{self.unexplained} workers in a row ended without running a task, the last one with: {lost}. "
-                "Something ends workers as such: look at memory limits and at what the models' modules do "
-                "when they are imported",
+                f"{len(self.unexplained)} times in a row workers ended without starting a task, the last time "
+                f"with: {lost}. Something ends workers as such: look at memory limits and at what the models' "
+                "modules do when they are imported",
                 lost.pid,
                 lost.exitcode,
             ) from lost

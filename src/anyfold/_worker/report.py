@@ -13,6 +13,7 @@ events are delivered by a function call.
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import socket
@@ -225,6 +226,16 @@ local_mailboxes: dict[str, Callable[[Report], None]] = {}
 _open: OrderedDict[SocketAddress, SocketReporter] = OrderedDict()
 _open_lock = threading.Lock()
 _MOST_OPEN = 4  # runs that may share one worker without reconnecting at every unit
+
+
+def close_reporters() -> None:
+    """Hang up on all callers, at the end of a worker."""
+    with _open_lock:
+        while _open:
+            _open.popitem()[1].close()
+
+
+atexit.register(close_reporters)
 
 
 def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:

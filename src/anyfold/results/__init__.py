@@ -1,8 +1,6 @@
 """What comes back from a run: scores, times, failures, warnings, estimators, predictions and pictures."""
 
 from anyfold.results.cv_result import CVResult
-from anyfold.results.lookup import UnknownModelError
-from anyfold.results.payload import UnreadableResultError
 from anyfold.results.records import FailureRecord, WarningRecord
 
-__all__ = ["CVResult", "FailureRecord", "UnknownModelError", "UnreadableResultError", "WarningRecord"]
+__all__ = ["CVResult", "FailureRecord", "WarningRecord"]

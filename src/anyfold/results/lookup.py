@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from anyfold.errors import AnyfoldError, InvalidInputError
+from anyfold.errors import InvalidInputError, UnknownModelError
 
-__all__ = ["UnknownModelError", "check_model", "one_of", "unknown_name"]
-
-
-class UnknownModelError(AnyfoldError, KeyError):
-    """The result holds no model of that name."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would show the repr of the message
+__all__ = ["check_model", "one_of", "unknown_name"]
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyfold.errors import AnyfoldError
+from anyfold.errors import UnreadableResultError
 
-__all__ = ["UnreadableResultError", "load"]
-
-
-class UnreadableResultError(AnyfoldError, RuntimeError):
-    """Something that a worker returned cannot be unpickled here."""
+__all__ = ["load"]
 
 
 def load(pickled: bytes, what: str, where: object) -> Any:
