@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 from anyfold._worker.call import Answer
 
-__all__ = ["FollowingFuture", "failed_future", "run_inline"]
+__all__ = ["FollowingFuture", "failed_future", "run_inline", "settle"]
 
 _logger = logging.getLogger("anyfold.executors")
 
@@ -20,6 +20,20 @@ def failed_future(error: BaseException) -> Future[Any]:
     future.set_running_or_notify_cancel()
     future.set_exception(error)
     return future
+
+
+def settle(future: Future[Any], answer: Answer) -> None:
+    """Resolve a future on a thread that must survive whatever its callbacks do."""
+    try:
+        if answer.exception is None:
+            future.set_result(answer.value)
+        else:
+            future.set_exception(answer.exception)
+    except InvalidStateError:
+        pass  # somebody resolved it by hand
+    except BaseException:
+        # An Exception of a callback is logged by the future itself; the rest comes here.
+        _logger.exception("a callback of %r raised", future)
 
 
 def run_inline(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Future[Any]:
@@ -65,18 +79,9 @@ class FollowingFuture(Future[Any]):
 
     def _follow(self, inner: Future[Any]) -> None:
         read, self._read = self._read, None
-        try:
-            if inner.cancelled() or read is None:
-                super().cancel()
-                self.set_running_or_notify_cancel()
-                return
-            value, exception = read(inner)
-            if exception is None:
-                self.set_result(value)
-            else:
-                self.set_exception(exception)
-        except BaseException:
-            # It must not end the thread of the other executor that has called this.
-            _logger.exception("a callback of %r raised", self)
-        finally:
-            self._inner = None
+        if inner.cancelled() or read is None:
+            super().cancel()
+            self.set_running_or_notify_cancel()
+        else:
+            settle(self, read(inner))
+        self._inner = None

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import itertools
 import os
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
-from multiprocessing.connection import wait as wait_ready
 from typing import Any, ParamSpec, TypeVar
 
 from anyfold._worker.call import Answer, call, dumps_call, load_answer
 from anyfold.errors import WorkerLostError
 from anyfold.executors._futures import FollowingFuture, failed_future
-from anyfold.executors._lost import worker_lost
+from anyfold.executors._lost import find_culprit, kill_all, worker_lost
 from anyfold.executors._start import standard_descriptors
 from anyfold.executors.base import Isolation
 
@@ -141,13 +138,8 @@ class HealingPool(Executor, abc.ABC):
             generation.broken = True
             self._retire(generation)
             processes = generation.processes()
-            ready = set(wait_ready([process.sentinel for process in processes], 0))
-            ended = [process for process in processes if process.sentinel in ready]
-            for process in ended:
-                process.join(1)
-            if len(ended) == 1:
-                generation.culprit = ended[0].pid, ended[0].exitcode
-        _kill(processes)
+            generation.culprit = find_culprit(processes)
+        kill_all(processes)
 
     def _retire(self, generation: _Generation) -> None:
         generation.remember_manager()
@@ -164,7 +156,7 @@ class HealingPool(Executor, abc.ABC):
                 return
             generation.stopped = True
             self._retire(generation)
-        _kill(generation.processes())
+        kill_all(generation.processes())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the workers go when their tasks are done; from a future's callback it does not wait."""
@@ -184,13 +176,6 @@ class HealingPool(Executor, abc.ABC):
         for generation in past:
             if wait and generation.manager is not None:
                 _join(generation.manager)
-
-
-def _kill(processes: list[Any]) -> None:
-    for process in processes:
-        if process.exitcode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
 
 
 def _join(thread: threading.Thread) -> None:

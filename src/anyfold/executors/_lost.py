@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Iterable
+from multiprocessing.connection import wait
+from typing import Any
 
 from anyfold.errors import WorkerLostError
 
-__all__ = ["describe_exit", "worker_lost"]
+__all__ = ["describe_exit", "find_culprit", "kill_all", "worker_lost"]
 
 
 def describe_exit(exitcode: int | None) -> str:
@@ -39,3 +44,20 @@ def worker_lost(
     """
     who = "a worker process" if pid is None else f"worker process {pid}"
     return WorkerLostError(f"{who} {describe_exit(exitcode)} {doing}", pid, exitcode, incident)
+
+
+def find_culprit(processes: Iterable[Any]) -> tuple[int | None, int | None]:
+    """Return process id and exit status of the one process that has ended; None where that is not one."""
+    by_sentinel = {process.sentinel: process for process in processes}
+    ended = [by_sentinel[sentinel] for sentinel in wait(list(by_sentinel), 0)]
+    for process in ended:
+        process.join(1)
+    return (ended[0].pid, ended[0].exitcode) if len(ended) == 1 else (None, None)
+
+
+def kill_all(processes: Iterable[Any]) -> None:
+    """Kill the processes that have not ended."""
+    for process in processes:
+        if process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)

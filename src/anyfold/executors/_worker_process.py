@@ -69,6 +69,8 @@ class WorkerProcess:
         """No task may be given to it any more."""
         self.expected = False
         """Its end is wanted by the pool, and no sign that something is wrong."""
+        self.hung_up = False
+        """Nothing more comes from its end of the pipe."""
         self.stopped = False
         """It was killed on the user's request."""
         self.answers = 0
