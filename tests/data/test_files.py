@@ -300,6 +300,31 @@ def test_a_published_file_is_private_and_cannot_be_written_to(tmp_path, monkeypa
         os.close(descriptor)
 
 
+OTHER_USER = """
+import os, sys
+from anyfold._data.files import publish
+from anyfold.errors import SharedLost
+shared = publish(b"secret")
+child = os.fork()
+if not child:
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            shared.get()
+        except SharedLost as error:
+            sys.exit(0 if isinstance(error.__cause__, PermissionError) else 2)
+        sys.exit(3)
+    sys.exit(0 if shared.get() == b"secret" else 4)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_only_the_same_user_can_read_it():
+    assert run(OTHER_USER) == "0\n"
+
+
 def test_no_descriptor_is_left_after_many_objects():
     publish(1).get()
     gc.collect()

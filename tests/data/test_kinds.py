@@ -168,8 +168,8 @@ def test_no_change_reaches_the_kept_object(kind, n):
     neighbour = guard(kept)
     before = dumps(kept), dumps(neighbour)
     mine = guard(kept)
-    # to be refused is as good; what matters is that nothing changes
-    with warnings.catch_warnings(), suppress(ValueError, TypeError, AttributeError, NotImplementedError):
+    # to be refused is as good, in whatever way; what matters is that nothing changes
+    with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
         list(attempts(mine))[n]()
     assert (dumps(kept), dumps(neighbour)) == before

@@ -53,8 +53,8 @@ def assert_same_flags(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def spread(array: np.ndarray) -> float:
-    low, high = np.lib.array_utils.byte_bounds(array)
-    return (high - low) / array.nbytes
+    extent = sum((n - 1) * abs(step) for n, step in zip(array.shape, array.strides, strict=True))
+    return (extent + array.itemsize) / array.nbytes
 
 
 @settings(max_examples=400, deadline=None)

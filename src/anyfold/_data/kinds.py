@@ -50,7 +50,7 @@ def is_guardable(obj: Any) -> bool:
     if type(obj) in ARRAYS:
         return _is_plain(obj)
     if _is_pandas(obj):
-        return _guards_pandas(obj)
+        return all(map(_is_plain, arrays_of(obj)))
     if _is_sparse(obj):
         return obj.format in SPARSE_FORMATS and all(map(_is_plain, arrays_of(obj)))
     if _is_polars(obj):
@@ -140,10 +140,18 @@ def _guard(obj: Any) -> Any:
 
 def _guard_pandas(obj: Any) -> Any:
     wrapper = obj.copy(deep=False)
+    if not _copies_on_write():
+        # a shallow copy shares the very arrays: their flags, and what extension arrays set in place
+        for block in wrapper._mgr.blocks:
+            block.values = _frozen_view(block.values)
     for name, labels in zip(("index", "columns"), obj.axes, strict=False):
         if getattr(wrapper, name) is labels:  # an object with a name of its own that can be set
             setattr(wrapper, name, labels.view())
     return wrapper
+
+
+def _frozen_view(values: Any) -> Any:
+    return _read_only(values) if isinstance(values, np.ndarray) else values.view()
 
 
 def _guard_sparse(obj: Any) -> Any:
@@ -193,13 +201,6 @@ def _is_scalar_type(cls: type) -> bool:
     if issubclass(cls, np.generic):
         return not issubclass(cls, np.void)
     return cls in SCALARS or (cls.__module__.partition(".")[0] == "pandas" and cls.__name__ in PANDAS_SCALARS)
-
-
-def _guards_pandas(obj: Any) -> bool:
-    blocks = obj._mgr.arrays
-    extended = any(not isinstance(block, np.ndarray) for block in blocks)
-    # without copy-on-write, a shallow copy shares extension arrays, which are changed in place
-    return all(map(_is_plain, arrays_of(obj))) and (not extended or _copies_on_write())
 
 
 def _copies_on_write() -> bool:

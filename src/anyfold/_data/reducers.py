@@ -75,19 +75,18 @@ def _reduce_block(block: Any) -> Any:
 
 def _reduce_without_cache(obj: Any) -> Any:
     restore, arguments, *rest = obj.__reduce_ex__(5)
-    return restore, arguments, *map(_without_cache, rest)
-
-
-def _is_cache(item: Any) -> bool:
-    return isinstance(item, dict) and item.keys() == {"_cache"}
+    if not rest:
+        return restore, arguments
+    state, *others = rest
+    return restore, arguments, _without_cache(state) or None, *others
 
 
 def _without_cache(state: Any) -> Any:
-    if _is_cache(state):
-        return None
-    if isinstance(state, tuple):  # its last item is there only if there is something in the cache
-        return tuple(_without_cache(item) for item in state if not _is_cache(item))
-    if isinstance(state, dict) and "_cache" in state:
+    if isinstance(
+        state, tuple
+    ):  # dtype, array, and attributes, which some versions leave out if there are none
+        return *map(_without_cache, state), *([{}] if len(state) == 2 else [])
+    if isinstance(state, dict):
         return {key: value for key, value in state.items() if key != "_cache"}
     return state
 
