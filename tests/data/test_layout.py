@@ -91,9 +91,9 @@ def test_a_shared_array_is_read_only_and_a_loaded_or_copied_one_writable_and_ind
         assert not np.shares_memory(restored, array)
         assert_same_flags(restored[[0]], array[[0]])
         if restored.dtype.kind == "f":
-            restored[...] = 0
-            restored += 1
-            assert (restored == 1).all()  # every element has memory of its own
+            distinct = np.arange(restored.size, dtype=restored.dtype).reshape(restored.shape)
+            restored[...] = distinct
+            assert restored.tolist() == distinct.tolist()  # every element has memory of its own
 
 
 def test_arrays_without_gaps_are_shared_without_a_copy_whatever_their_order_and_dtype():
@@ -194,6 +194,18 @@ def test_read_only_arrays_are_loaded_writable_unlike_with_plain_pickle():
     array.flags.writeable = False
     assert not pickle.loads(pickle.dumps(array, 5)).flags.writeable
     assert loads(dumps(array)).flags.writeable
+
+
+def test_elements_that_share_memory_are_separated_before_they_can_be_written_to():
+    for array in (
+        np.broadcast_to(np.arange(24.0)[::6], (2, 4)),
+        np.lib.stride_tricks.sliding_window_view(np.arange(6.0), 3),
+    ):
+        assert serialize(array).nbytes < 1000
+        assert shared(array).strides == array.strides
+        for copy in (loads(dumps(array)), copy_array(array)):
+            copy[0, 0] = -1.0
+            assert (copy == -1.0).sum() == 1
 
 
 def test_a_copy_starts_at_an_aligned_address():

@@ -84,7 +84,14 @@ def _aligned_copy(source: np.ndarray) -> memoryview:
 
 def _without_overlap(array: np.ndarray) -> np.ndarray:
     """Return an array in which every element has memory of its own."""
-    return array.copy(order="K") if array.nbytes > _span(array) else array
+    occupied = array.dtype.itemsize
+    for step, n in sorted(
+        (abs(step), n) for step, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
+        if step < occupied:
+            return array.copy(order="K")
+        occupied += (n - 1) * step
+    return array
 
 
 def _memory_of(array: np.ndarray) -> tuple[np.ndarray, int, tuple[int, ...]]:
