@@ -51,7 +51,14 @@ def same_as_scikit_learn(model, X, y, cv, backend, *, scoring=None, params=None,
         )
     folds = af.Folds(X, y, cv=splits)
     result = af.run_cv(
-        {"m": model}, folds, scoring=scoring, params=params, return_train_score=True, backend=backend, n_jobs=2, **more
+        {"m": model},
+        folds,
+        scoring=scoring,
+        params=params,
+        return_train_score=True,
+        backend=backend,
+        n_jobs=2,
+        **more,
     )
     found = result["m"]
     assert set(found) == set(expected)
@@ -98,7 +105,11 @@ def test_every_form_of_scoring(scoring, backend):
 )
 def test_every_kind_of_model(model, backend):
     same_as_scikit_learn(
-        model, *CANCER, StratifiedKFold(3, shuffle=True, random_state=0), backend, scoring=["accuracy", "roc_auc"]
+        model,
+        *CANCER,
+        StratifiedKFold(3, shuffle=True, random_state=0),
+        backend,
+        scoring=["accuracy", "roc_auc"],
     )
 
 
@@ -167,7 +178,12 @@ def test_lists_of_text(backend):
     X = [f"{'good' if i % 3 else 'bad'} film number {i % 7}" for i in range(60)]
     y = np.array([i % 3 > 0 for i in range(60)])
     same_as_scikit_learn(
-        make_pipeline(CountVectorizer(), MultinomialNB()), X, y, StratifiedKFold(3), backend, scoring="roc_auc"
+        make_pipeline(CountVectorizer(), MultinomialNB()),
+        X,
+        y,
+        StratifiedKFold(3),
+        backend,
+        scoring="roc_auc",
     )
 
 
@@ -177,10 +193,16 @@ def test_frames_with_text_and_categories(backend):
 
     X, y = IRIS
     frame = pd.DataFrame(
-        {"a": X[:, 0], "text": [f"t{int(v)}" for v in X[:, 1]], "cat": pd.Categorical((X[:, 2] // 2).astype(str))}
+        {
+            "a": X[:, 0],
+            "text": [f"t{int(v)}" for v in X[:, 1]],
+            "cat": pd.Categorical((X[:, 2] // 2).astype(str)),
+        }
     )
     model = make_pipeline(
-        make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["text", "cat"]), remainder="passthrough"),
+        make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), ["text", "cat"]), remainder="passthrough"
+        ),
         LogisticRegression(max_iter=200),
     )
     same_as_scikit_learn(model, frame, y, StratifiedKFold(3, shuffle=True, random_state=0), backend)
@@ -195,7 +217,9 @@ def test_groups_and_repeated_and_partial_splits(backend):
     X, y = IRIS
     model = DecisionTreeClassifier(max_depth=2, random_state=0)
     same_as_scikit_learn(model, X, y, GroupKFold(3), backend, groups=np.arange(150) % 10)
-    same_as_scikit_learn(model, X, y, RepeatedStratifiedKFold(n_splits=2, n_repeats=2, random_state=0), backend)
+    same_as_scikit_learn(
+        model, X, y, RepeatedStratifiedKFold(n_splits=2, n_repeats=2, random_state=0), backend
+    )
     same_as_scikit_learn(model, X, y, ShuffleSplit(3, test_size=0.2, random_state=0), backend)
 
 
@@ -244,7 +268,9 @@ def test_out_of_fold_predictions(method, backend):
     model = LogisticRegression(max_iter=500)
     with threadpool_limits(1):
         expected = cross_val_predict(model, X, y, cv=cv, method=method)
-    result = af.run_cv({"m": model}, af.Folds(X, y, cv=cv), return_predictions=method, backend=backend, n_jobs=2)
+    result = af.run_cv(
+        {"m": model}, af.Folds(X, y, cv=cv), return_predictions=method, backend=backend, n_jobs=2
+    )
     found = result.predictions("m", method)
     assert found.dtype == expected.dtype
     assert found.tobytes() == expected.tobytes()

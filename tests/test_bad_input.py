@@ -138,7 +138,9 @@ def test_a_scorer_that_needs_what_a_model_lacks_is_refused(refuses):
 
 
 def test_predictions_that_a_model_cannot_give_are_refused(refuses):
-    refuses(InvalidInputError, "predict_proba", "'r'", models={"r": Ridge()}, return_predictions="predict_proba")
+    refuses(
+        InvalidInputError, "predict_proba", "'r'", models={"r": Ridge()}, return_predictions="predict_proba"
+    )
 
 
 def test_a_multimetric_scorer_must_return_the_same_keys():

@@ -20,9 +20,10 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from sklearn.svm import SVC
+from tests.backends import BACKENDS, START_METHODS
 
 import anyfold as af
-from tests.backends import BACKENDS, START_METHODS
+
 
 class Noisy(ClassifierMixin, BaseEstimator):
     """Draws from both global generators, as careless models do."""
@@ -86,7 +87,7 @@ def _regression():
 
 
 def _text():
-    words = "red green blue cyan one two three four".split()
+    words = ["red", "green", "blue", "cyan", "one", "two", "three", "four"]
     generator = np.random.default_rng(0)
     X = [" ".join(generator.choice(words, 12)) for _ in range(90)]
     y = ["warm" if text.count("red") > 1 else "cold" for text in X]
@@ -128,12 +129,12 @@ def fingerprint(result, names=None):
         ],
         "warnings": [(w.model, w.fold, w.category, w.message) for w in result.warnings if w.model in kept],
         "estimators": {
-            name: [joblib.hash(vars(model) if model is not None else None) for model in result[name]["estimator"]]
+            name: [
+                joblib.hash(vars(model) if model is not None else None) for model in result[name]["estimator"]
+            ]
             for name in kept
         },
-        "predictions": {
-            name: joblib.hash(result.predictions(name)) for name in kept if name != "failing"
-        },
+        "predictions": {name: joblib.hash(result.predictions(name)) for name in kept if name != "failing"},
     }
 
 
@@ -180,7 +181,9 @@ def test_a_models_numbers_do_not_depend_on_its_company(backend, oracle):
     names = list(models)[::-1]
     reordered = {name: models[name] for name in names}
     reordered["one more"] = RandomForestClassifier(3)
-    found = fingerprint(run("classification", reordered, folds, backend=backend, n_jobs=2), names=list(models))
+    found = fingerprint(
+        run("classification", reordered, folds, backend=backend, n_jobs=2), names=list(models)
+    )
     expected = oracle["classification"]
     assert found["scores"] == expected["scores"]
     assert found["estimators"] == expected["estimators"]
@@ -195,7 +198,7 @@ def test_a_models_numbers_do_not_depend_on_its_name():
 
 
 def test_another_root_seed_gives_other_numbers():
-    models, folds = CASES["classification"]()
+    _, folds = CASES["classification"]()
     scores = {
         seed: af.run_cv({"noisy": Noisy()}, folds, random_state=seed, backend="serial")["noisy"]["test_score"]
         for seed in (0, 1)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from tests.backends import BACKENDS, PROCESS_BACKENDS
 
 SCRIPT = """

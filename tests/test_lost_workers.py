@@ -8,10 +8,10 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
+from tests.backends import HEALING_BACKENDS
 
 import anyfold as af
 from anyfold.errors import WorkerLostError
-from tests.backends import HEALING_BACKENDS
 
 X, y = load_iris(return_X_y=True)
 
@@ -67,7 +67,11 @@ def fits(folder, name):
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "7", "0"])
 @pytest.mark.parametrize("backend", HEALING_BACKENDS)
 def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend, how, tmp_path):
-    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), how=how), "b": Counted(str(tmp_path), "b")}
+    models = {
+        "a": Counted(str(tmp_path), "a"),
+        "dies": Dies(str(tmp_path), how=how),
+        "b": Counted(str(tmp_path), "b"),
+    }
     result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=2)
     assert not result.failures
     assert all(result[name]["test_score"].tolist() == [1.0] * 4 for name in models)
@@ -77,7 +81,11 @@ def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend,
 
 @pytest.mark.parametrize("backend", HEALING_BACKENDS)
 def test_only_the_guilty_task_fails_after_its_retries(backend, tmp_path):
-    models = {"a": Counted(str(tmp_path), "a"), "dies": Dies(str(tmp_path), deaths=99), "b": Counted(str(tmp_path), "b")}
+    models = {
+        "a": Counted(str(tmp_path), "a"),
+        "dies": Dies(str(tmp_path), deaths=99),
+        "b": Counted(str(tmp_path), "b"),
+    }
     with pytest.warns(FitFailedWarning, match="4 of 12 tasks failed"):
         result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=1)
     assert {failure.model for failure in result.failures} == {"dies"}
@@ -121,8 +129,6 @@ def test_a_bare_pool_that_breaks_keeps_what_had_finished(tmp_path):
             result = af.run_cv(models, af.Folds(X, y, cv=3), backend=executor)
     assert result["a"]["test_score"][0] == 1.0
     assert "does not heal" in result.failures[-1].message
-
-
 
 
 @pytest.mark.parametrize("backend", HEALING_BACKENDS)

@@ -8,10 +8,10 @@ import pytest
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
+from tests.backends import BACKENDS
 from threadpoolctl import threadpool_info
 
 import anyfold as af
-from tests.backends import BACKENDS
 
 X, y = load_iris(return_X_y=True)
 

@@ -34,3 +34,25 @@ def is_multimetric(scorer: Any) -> bool:
     from sklearn.metrics._scorer import _MultimetricScorer
 
     return isinstance(scorer, _MultimetricScorer)
+
+
+def scorers_of(scorer: Any) -> dict[str, Any]:
+    """Return the scorers that a scorer is made of, by the name of what they measure."""
+    return dict(scorer._scorers) if is_multimetric(scorer) else {"score": scorer}
+
+
+def response_methods_of(scorer: Any) -> tuple[str, ...]:
+    """Return the methods of which a model must have one, to be scored; empty where nobody knows."""
+    from sklearn.metrics._scorer import _BaseScorer
+
+    if not isinstance(scorer, _BaseScorer):
+        return ()
+    methods = scorer._response_method
+    return (methods,) if isinstance(methods, str) else tuple(methods)
+
+
+def returns_one_number(scorer: Any) -> bool:
+    """Return whether a scorer of scikit-learn answers with a number, unlike any other callable."""
+    from sklearn.metrics._scorer import _BaseScorer, _PassthroughScorer
+
+    return isinstance(scorer, (_BaseScorer, _PassthroughScorer))

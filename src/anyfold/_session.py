@@ -1,6 +1,6 @@
 """What every front door does between its arguments and its result.
 
-    settings ──> executor ──> publish the job ──> drive ──> outcomes, warnings issued again
+settings ──> executor ──> publish the job ──> drive ──> outcomes, warnings issued again
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def _width(executor: Executor) -> int:
 def _checked(workers: Workers, settings: Resolved) -> Workers:
     if getattr(workers.executor, "start_method", None) == "fork" and settings.inner_threads > 1:
         raise UnsupportedFeatureError(
-            f"inner_threads={settings.inner_threads} with start method 'fork': OpenMP hangs in a forked process "
-            "whose parent has used it. Choose start method 'forkserver' or 'spawn', or inner_threads=1"
+            f"inner_threads={settings.inner_threads} with start method 'fork': OpenMP hangs in a forked "
+            "process whose parent has used it. Choose start method 'forkserver' or 'spawn', or inner_threads=1"
         )
     return workers
 
@@ -95,12 +95,15 @@ def run_work(
         work=work,
         root_seed=root_seed,
         isolation=isolation,
+        n_workers=workers.n_workers,
         inner_threads=settings.inner_threads,
         sklearn_config=sklearn.get_config(),
         warning_filters=current_filters(),
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
-    shared: Shared[Job] = share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
+    shared: Shared[Job] = (
+        share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
+    )
     try:
         outcomes = drive(
             job,

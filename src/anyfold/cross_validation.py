@@ -271,7 +271,9 @@ def _check_error_score(error_score: Any) -> bool:
         return True
     if isinstance(error_score, numbers.Real) and not isinstance(error_score, bool):
         return False
-    raise InvalidInputError(f"error_score={error_score!r}: allowed are 'raise' and a number, such as numpy.nan")
+    raise InvalidInputError(
+        f"error_score={error_score!r}: allowed are 'raise' and a number, such as numpy.nan"
+    )
 
 
 def _cloned(name: str, model: Any) -> Any:
@@ -290,8 +292,8 @@ def _share_data(folds: Folds, workers: Workers) -> tuple[Any, str]:
     published = share_once(workers.executor, folds, data, workers.temp_dir)
     if published.changed:
         warnings.warn(
-            "X or y was changed since this Folds was last used: the data is sent again, the splits stay as they "
-            "were. Make new Folds if they should follow",
+            "X or y was changed since this Folds was last used: the data is sent again, the splits stay as "
+            "they were. Make new Folds if they should follow",
             DataChangedWarning,
             stacklevel=3,
         )

@@ -287,3 +287,18 @@ def test_a_cache_forgets_what_was_used_least_recently():
         cache.get(key, lambda k=key: (k, 1))
     assert cache.get("a", lambda: ("built again", 1)) == "a"
     assert cache.get("b", lambda: ("built again", 1)) == "built again"
+
+
+def test_of_large_slices_only_the_current_fold_is_kept(monkeypatch):
+    kept = module._kept
+    monkeypatch.setattr(kept, "_small", 1000)
+    set_cache_limit(10**9)
+    X = np.ones((100, 10))
+    halves = np.arange(50), np.arange(50, 100)
+    for fold in range(3):
+        slices("large", fold, X, None, *halves, pairwise=False)
+        assert kept.nbytes == 8000
+    set_cache_limit(10**9, n_folds=2)  # as for two threads
+    for fold in range(3):
+        slices("two threads", fold, X, None, *halves, pairwise=False)
+    assert kept.nbytes == 16000

@@ -15,7 +15,15 @@ import pytest
 
 from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
 from anyfold._plan.task import TaskKey
-from anyfold._worker.report import Closed, Contact, Done, SilentReporter, Started, close_reporters, reporter_for
+from anyfold._worker.report import (
+    Closed,
+    Contact,
+    Done,
+    SilentReporter,
+    Started,
+    close_reporters,
+    reporter_for,
+)
 
 
 @pytest.fixture
@@ -33,7 +41,7 @@ def mailbox(inbox):
 
 def reporting(address, body):
     """A process that reports as a worker does."""
-    script = f"""
+    script = """
         import os, pickle, signal, sys
         from anyfold._plan.task import TaskKey
         from anyfold._worker.report import reporter_for

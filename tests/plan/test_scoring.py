@@ -48,7 +48,7 @@ def test_a_metric_is_not_a_scorer():
 @pytest.mark.parametrize("scoring", ["neg_log_loss", ["accuracy", "neg_log_loss"]], ids=str)
 @pytest.mark.parametrize("model", [SVC(), make_pipeline(StandardScaler(), SVC())], ids=["svc", "pipeline"])
 def test_a_scorer_that_needs_what_the_model_lacks_is_refused(scoring, model):
-    with pytest.raises(InvalidInputError, match="'m' .* does not have") as error:
+    with pytest.raises(InvalidInputError, match=r"'m' .* does not have") as error:
         scorer(scoring, model)
     assert "predict_proba" in str(error.value)
 

@@ -27,7 +27,11 @@ def test_a_seed_depends_on_root_path_and_fold():
 
 def test_seeds_do_not_change_between_versions_of_anyfold():
     # Journals and published tables rely on these numbers.
-    assert [seed_for(0, "random_state", fold) for fold in (0, 1, REFIT)] == [183549336, 2000068228, 1666515536]
+    assert [seed_for(0, "random_state", fold) for fold in (0, 1, REFIT)] == [
+        183549336,
+        2000068228,
+        1666515536,
+    ]
 
 
 def test_every_unset_random_state_gets_a_seed_and_no_other():

@@ -81,7 +81,7 @@ def test_groups_reach_the_splitter():
 
 def test_pairs_of_indices_masks_and_generators_are_folds():
     mask = np.arange(12) < 4
-    (train, test), = splits_of([(~mask, mask)])
+    ((train, test),) = splits_of([(~mask, mask)])
     assert (train.tolist(), test.tolist()) == (list(range(4, 12)), list(range(4)))
     assert len(splits_of(([0, 1], [i]) for i in (2, 3))) == 2
 

@@ -19,8 +19,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from anyfold._plan.task import REFIT, Outcome, RelayedWarning, TaskKey
-from anyfold.errors import AnyfoldError, InvalidInputError, WorkerTraceback
-from anyfold.errors import UnreadableResultError
+from anyfold.errors import AnyfoldError, InvalidInputError, UnreadableResultError, WorkerTraceback
 from anyfold.results import CVResult, FailureRecord, WarningRecord
 
 NAN = float("nan")

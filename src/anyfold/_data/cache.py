@@ -33,17 +33,24 @@ class Cache(Generic[V]):
         Number of values.
     max_bytes : int or None, default=None
         Bytes of all values together; None for no bound.
+    small : int or None, default=None
+        Bytes up to which values other than the last ones are kept too; None for `max_bytes`.
     """
 
-    def __init__(self, max_entries: int, max_bytes: int | None = None) -> None:
+    def __init__(self, max_entries: int, max_bytes: int | None = None, small: int | None = None) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._small = small
+        self._n_last = 1
         self._entries: OrderedDict[Hashable, _Entry[V]] = OrderedDict()
         self._reset_locks()
         _caches.add(self)
 
-    def get(self, key: Hashable, build: Callable[[], tuple[V, int]]) -> V:
-        """Return the value of a key; ``build`` returns it and its size in bytes, and runs unlocked."""
+    def get(self, key: Hashable, build: Callable[[], tuple[V, int]], size: Callable[[], int] = int) -> V:
+        """Return the value of a key; ``build`` returns it and its size in bytes, and runs unlocked.
+
+        Room is made before it is built, for as many bytes as ``size`` estimates.
+        """
         while True:
             with self._lock:
                 if (entry := self._entries.get(key)) is not None:
@@ -55,6 +62,9 @@ class Cache(Generic[V]):
                     break
             building.wait()
         try:
+            coming = size()
+            with self._lock:
+                self._shrink(coming)
             value, nbytes = build()
             with self._lock:
                 if self._max_bytes is None or nbytes <= self._max_bytes:
@@ -77,10 +87,11 @@ class Cache(Generic[V]):
                 with self._lock:
                     self._entries.pop(key, None)
 
-    def resize(self, max_bytes: int | None) -> None:
-        """Set the bound in bytes."""
+    def resize(self, max_bytes: int | None, n_last: int = 1) -> None:
+        """Set the bound in bytes, and how many of the last values are kept though they are not small."""
         with self._lock:
             self._max_bytes = max_bytes
+            self._n_last = n_last
             self._shrink()
 
     @property
@@ -92,14 +103,17 @@ class Cache(Generic[V]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _shrink(self) -> None:
-        total = sum(entry.nbytes for entry in self._entries.values())
+    def _shrink(self, coming: int = 0) -> None:
+        total = coming + sum(entry.nbytes for entry in self._entries.values())
+        number = len(self._entries) + bool(coming)
         while self._entries and (
-            len(self._entries) > self._max_entries
+            number > self._max_entries
             or (self._max_bytes is not None and total > self._max_bytes)
+            or (self._small is not None and total > self._small and number > self._n_last)
         ):
             _, oldest = self._entries.popitem(last=False)
             total -= oldest.nbytes
+            number -= 1
 
     def _reset_locks(self) -> None:
         # reentrant: a collection may run inside, and drop an object that drops an entry

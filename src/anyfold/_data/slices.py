@@ -19,6 +19,12 @@ __all__ = ["FoldSlices", "check_slices_fit", "default_cache_limit", "set_cache_l
 KEPT = 64
 """Folds, at most; the bound in bytes is usually met first."""
 
+SMALL = 64 * 2**20
+"""Bytes of slices up to which more than the current fold is kept."""
+
+SMALL = 64 * 2**20
+"""Bytes of slices up to which more than the current fold is kept."""
+
 CACHE_SHARE = 0.25
 """Share of the available memory that the slices kept by all workers of a host may take."""
 
@@ -72,16 +78,27 @@ def slices(
         If ``pairwise`` and X is not square.
     """
     if not writable:
-        key = (data_id, fold, pairwise)
-        kept = _kept.get(key, lambda: _build(_cut(X, y, train, test, pairwise=pairwise)))
+        kept = _kept.get(
+            (data_id, fold, pairwise),
+            lambda: _build(_cut(X, y, train, test, pairwise=pairwise)),
+            lambda: int(_bytes_per_sample(X, y) * (len(train) + len(test))),
+        )
         if kept is not None:
             return _each(guard, kept)
     return _each(_private, _cut(X, y, train, test, pairwise=pairwise))
 
 
-def set_cache_limit(nbytes: int | None) -> None:
-    """Set how many bytes of slices this process keeps; None for `default_cache_limit` of all processors."""
-    _kept.resize(default_cache_limit(os.cpu_count() or 1) if nbytes is None else nbytes)
+def set_cache_limit(nbytes: int | None, n_folds: int = 1) -> None:
+    """Set how much this process keeps.
+
+    Parameters
+    ----------
+    nbytes : int or None
+        Bytes of all slices; None for `default_cache_limit` of all processors.
+    n_folds : int, default=1
+        Folds that are worked on at once, which are kept though they are not small.
+    """
+    _kept.resize(default_cache_limit(os.cpu_count() or 1) if nbytes is None else nbytes, n_folds)
 
 
 def default_cache_limit(n_workers: int) -> int:
@@ -101,10 +118,7 @@ def check_slices_fit(X: Any, y: Any, fold_sizes: Sequence[tuple[int, int]], n_wo
     n_workers : int
         How many workers hold one fold's slices each.
     """
-    from anyfold import _compat
-
-    per_sample = (nbytes_of(X) + nbytes_of(y)) / max(1, _compat.num_samples(X))
-    per_worker = int(per_sample * max((sum(sizes) for sizes in fold_sizes), default=0))
+    per_worker = int(_bytes_per_sample(X, y) * max((sum(sizes) for sizes in fold_sizes), default=0))
     available = available_memory()
     if per_worker * n_workers <= available:
         return None
@@ -116,7 +130,13 @@ def check_slices_fit(X: Any, y: Any, fold_sizes: Sequence[tuple[int, int]], n_wo
     )
 
 
-_kept: Cache[FoldSlices | None] = Cache(KEPT, default_cache_limit(os.cpu_count() or 1))
+def _bytes_per_sample(X: Any, y: Any) -> float:
+    from anyfold._compat import num_samples
+
+    return (nbytes_of(X) + nbytes_of(y)) / max(1, num_samples(X))
+
+
+_kept: Cache[FoldSlices | None] = Cache(KEPT, default_cache_limit(os.cpu_count() or 1), SMALL)
 
 
 def _build(fold: FoldSlices) -> tuple[FoldSlices | None, int]:

@@ -94,7 +94,9 @@ def drive(
     observe : callable
         Is told what happens, in this thread.
     """
-    run = _Run(job, iter(leaves), n_leaves, executor, shared_job, n_workers, stop_on_failure, Blame(retries), observe)
+    run = _Run(
+        job, iter(leaves), n_leaves, executor, shared_job, n_workers, stop_on_failure, Blame(retries), observe
+    )
     observe(RunStarted(n_leaves, n_workers))
     try:
         with run.listening(temp_dir), _in_caller(job):
@@ -180,7 +182,9 @@ class _Run:
 
     def _wanted(self, leaf: Leaf) -> bool:
         """Whether the outcome of a leaf can still change what the run returns."""
-        return leaf.key not in self.outcomes and (self.cutoff is None or self.positions[leaf.key] < self.cutoff)
+        return leaf.key not in self.outcomes and (
+            self.cutoff is None or self.positions[leaf.key] < self.cutoff
+        )
 
     # ---- submitting ---------------------------------------------------------------------------
 
@@ -324,7 +328,9 @@ class _Run:
         elif guilty is None:
             self.blame.note_unexplained(lost)
         if guilty is not None:
-            running = [u.worker for u in self.units.values() if u.running is not None and u.worker is not None]
+            running = [
+                u.worker for u in self.units.values() if u.running is not None and u.worker is not None
+            ]
             if not self.blame.is_guilty(unit.worker, lost, running):
                 guilty = None
         innocent = tuple(leaf for leaf in unit.leaves if leaf is not guilty and leaf.key not in self.outcomes)
@@ -345,8 +351,8 @@ class _Run:
 
     def _fail_the_rest(self, error: BrokenExecutor) -> None:
         lost = WorkerLostError(
-            f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had finished "
-            "is kept. The backends of anyfold replace lost workers: name one of them instead"
+            f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had "
+            "finished is kept. The backends of anyfold replace lost workers: name one of them instead"
         )
         failure = failure_of("worker", lost)
         for leaf in [leaf for leaves in self.again for leaf in leaves] + list(self.leaves):

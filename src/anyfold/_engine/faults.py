@@ -69,9 +69,9 @@ class Blame:
         self.unexplained.add(object() if lost.incident is None else lost.incident)
         if len(self.unexplained) > MOST_UNEXPLAINED:
             raise WorkerLostError(
-                f"{len(self.unexplained)} times in a row workers ended without starting a task, the last time "
-                f"with: {lost}. Something ends workers as such: look at memory limits and at what the models' "
-                "modules do when they are imported",
+                f"{len(self.unexplained)} times in a row workers ended without starting a task, the last "
+                f"time with: {lost}. Something ends workers as such: look at memory limits and at what the "
+                "models' modules do when they are imported",
                 lost.pid,
                 lost.exitcode,
             ) from lost

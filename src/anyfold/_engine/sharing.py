@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from anyfold._data.files import publish
 from anyfold._data.views import view
+from anyfold.errors import SharedLost
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of
 
 __all__ = ["Direct", "Published", "share", "share_once"]
@@ -65,20 +66,27 @@ _lock = threading.Lock()
 def share_once(executor: Executor, owner: Any, obj: T, temp_dir: str | None = None) -> Published[T]:
     """Publish an object once for its owner, and again only when its content has changed.
 
-    Local files serve all executors of this host; what an executor shares by itself is its own.
+    Local files serve all executors of this host, and a view all threads of this process; what an
+    executor shares by itself is its own.
     """
-    by_itself = "share" in capabilities_of(executor)
-    if isolation_of(executor) != "process" and not by_itself:
-        # A view costs nothing and shows the owner's memory as it is now.
-        return Published(share(executor, obj), secrets.token_hex(8), False)
-    place: Hashable = id(executor) if by_itself else "local"
+    if "share" in capabilities_of(executor):
+        place: Hashable = id(executor)
+    else:
+        place = isolation_of(executor) == "process"
     with _lock:
         places = _published.setdefault(owner, {})
         known = places.get(place)
-        if known is not None and known.shared.matches(obj):  # type: ignore[attr-defined]
+        if known is not None and _is_current(known.shared, obj):
             return replace(known, changed=False)
         published = Published(share(executor, obj, temp_dir), secrets.token_hex(8), known is not None)
         places[place] = published
     if known is not None:
         known.shared.release()
     return published
+
+
+def _is_current(shared: Any, obj: Any) -> bool:
+    try:
+        return bool(shared.matches(obj))
+    except SharedLost:
+        return False

@@ -28,7 +28,9 @@ def name_models(models: Any) -> dict[str, Any]:
         is_pairs = bool(items) and all(_is_pair(item) for item in items)
         pairs = items if is_pairs else _named(items)
     if not pairs:
-        raise InvalidInputError("models is empty: pass an estimator, a list of them, or a mapping name -> estimator")
+        raise InvalidInputError(
+            "models is empty: pass an estimator, a list of them, or a mapping name -> estimator"
+        )
     for name, model in pairs:
         _check(name, model)
     repeated = sorted(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
@@ -67,7 +69,8 @@ def _check(name: Any, model: Any) -> None:
         )
     missing = [method for method in ("fit", "get_params") if not hasattr(model, method)]
     raise InvalidInputError(
-        f"model {name!r} is no estimator: {type(model).__name__} {model!r:.60} has no {' and no '.join(missing)}"
+        f"model {name!r} is no estimator: {type(model).__name__} {model!r:.60} "
+        f"has no {' and no '.join(missing)}"
     )
 
 

@@ -73,7 +73,7 @@ def _as_labels(y: Any) -> tuple[np.ndarray | None, str]:
         return None, "y has several outputs"
     if _is_categorical(y):
         return values, "y is categorical"
-    kind = values.dtype.kind
+    kind: str = values.dtype.kind
     if kind == "O":
         kind = _kind_of_objects(values)
     match kind:
@@ -150,7 +150,8 @@ def _check_pair(number: int, pair: Any, n_samples: int) -> Split:
         train, test = pair
     except (TypeError, ValueError):
         raise InvalidInputError(
-            f"fold {number} of cv is {type(pair).__name__} {pair!r:.80}: a pair (train indices, test indices) is needed"
+            f"fold {number} of cv is {type(pair).__name__} {pair!r:.80}: "
+            "a pair (train indices, test indices) is needed"
         ) from None
     return _check_indices(number, "train", train, n_samples), _check_indices(number, "test", test, n_samples)
 
@@ -186,8 +187,8 @@ def _warn_of_overlap(splits: tuple[Split, ...]) -> None:
         worst = max(overlaps, key=lambda number: overlaps[number])
         folds = "fold" if len(overlaps) == 1 else "folds"
         warnings.warn(
-            f"train and test overlap in {folds} {', '.join(map(str, overlaps))} (fold {worst}: {overlaps[worst]} "
-            "rows in both): scores will be too good",
+            f"train and test overlap in {folds} {', '.join(map(str, overlaps))} "
+            f"(fold {worst}: {overlaps[worst]} rows in both): scores will be too good",
             AnyfoldWarning,
             stacklevel=4,
         )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["WorkerSetup", "capture_setup", "environment", "prepare", "warm_imports"]
+__all__ = ["WorkerSetup", "capture_setup", "environment", "prepare", "signal_at_parents_end", "warm_imports"]
 
 _PR_SET_PDEATHSIG = 1
 _WARM = (
@@ -98,9 +98,15 @@ def warm_imports() -> None:
             continue
 
 
+def signal_at_parents_end(number: int) -> None:
+    """Have the kernel send this process a signal when the thread that started it ends (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
 def _die_with_driver(setup: WorkerSetup) -> None:
-    if setup.kill_with_parent_thread and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if setup.kill_with_parent_thread:
+        signal_at_parents_end(signal.SIGKILL)
     # The parent may be a fork server, and a signal tied to it says nothing about the caller; so watch the
     # caller itself. Opening the descriptor fails when it is gone already.
     if hasattr(os, "pidfd_open"):

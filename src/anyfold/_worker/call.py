@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from anyfold.errors import WorkerTraceback
+from anyfold.errors import UnreadableResultError, WorkerTraceback
 
 __all__ = ["Answer", "call", "dumps_call", "load_answer", "load_result"]
 
@@ -78,7 +78,7 @@ def call(payload: bytes | bytearray) -> bytes:
     except BaseException as error:
         what = f"the result of {_name_of(fn)}, of type {_qualified(type(result))}"
         return _dump_error(
-            pickle.PicklingError(f"{what}, cannot be pickled: {_describe(error)}"), cause=error
+            UnreadableResultError(f"{what}, cannot be pickled: {_describe(error)}"), cause=error
         )
 
 
@@ -89,7 +89,7 @@ def load_answer(data: bytes | bytearray | memoryview) -> Answer:
         try:
             return Answer(pickle.loads(body), None)
         except Exception as error:
-            failure = pickle.UnpicklingError(
+            failure = UnreadableResultError(
                 f"a worker's result cannot be unpickled by the caller: {_describe(error)}"
             )
             failure.__cause__ = error
@@ -128,8 +128,7 @@ def _load_error(error: _Error) -> BaseException:
         except Exception as reason:
             obstacle = _describe(reason)
     if not isinstance(exception, BaseException):
-        failure = pickle.PicklingError if error.pickled is None else pickle.UnpicklingError
-        exception = failure(
+        exception = UnreadableResultError(
             f"{error.type_name}: {error.message}\n(raised on a worker; the exception itself could not be "
             f"sent to the caller: {obstacle or 'it unpickles to something else'})"
         )

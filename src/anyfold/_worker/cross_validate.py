@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import clone
 
 from anyfold import _compat
+from anyfold._data.kinds import is_readonly_error
 from anyfold._data.slices import FoldSlices, slices
 from anyfold._plan.seeds import unset_random_states
 from anyfold._plan.task import Failure, FoldScores, Leaf, Stage
@@ -65,7 +66,14 @@ class CrossValidation:
         data = self.data.get()
         train, test = data.splits[leaf.key.fold]
         fold = slices(
-            self.data_id, leaf.key.fold, data.X, data.y, train, test, pairwise=plan.pairwise, writable=writable
+            self.data_id,
+            leaf.key.fold,
+            data.X,
+            data.y,
+            train,
+            test,
+            pairwise=plan.pairwise,
+            writable=writable,
         )
         fit_params = _compat.check_method_params(data.X, plan.fit_params, train)
         estimator = clone(plan.estimator)
@@ -101,9 +109,13 @@ class CrossValidation:
         failure = None
         with _stage("score"):
             try:
-                scores = plan.scorer(estimator, X, **params) if y is None else plan.scorer(estimator, X, y, **params)
+                scores = (
+                    plan.scorer(estimator, X, **params)
+                    if y is None
+                    else plan.scorer(estimator, X, y, **params)
+                )
             except Exception as error:
-                if self.raise_errors or _compat.is_multimetric(plan.scorer) or _is_write(error):
+                if self.raise_errors or _compat.is_multimetric(plan.scorer) or is_readonly_error(error):
                     raise
                 scores, failure = self.error_score, failure_of("score", error)
             if not isinstance(scores, dict):
@@ -143,18 +155,10 @@ def _stage(stage: Stage) -> Iterator[None]:
         raise StageError(stage) from error
 
 
-def _is_write(error: Exception) -> bool:
-    from anyfold._data.kinds import is_readonly_error
-
-    return is_readonly_error(error)
-
-
 def _number(score: Any, scorer: Any) -> float:
     if hasattr(score, "item"):
-        try:
+        with suppress(ValueError):  # an array of one number or more
             score = score.item()
-        except ValueError:
-            pass
     if not isinstance(score, numbers.Number):
         raise ValueError(
             f"scoring must return a number, got {score!r} ({type(score)}) instead (scorer: {scorer!r})"
@@ -166,5 +170,3 @@ def _failure_from_text(metric: str, text: str) -> Failure:
     last = text.strip().splitlines()[-1] if text.strip() else "unknown error"
     type_name, _, message = last.partition(": ")
     return Failure("score", type_name.rpartition(".")[2], f"{metric}: {message}", text)
-
-

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
+from anyfold._data.slices import default_cache_limit, set_cache_limit
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, RelayedWarning, Stage
 from anyfold._worker.capture import Filters, recorded_warnings, routed_warnings
 from anyfold._worker.failures import failure_of
@@ -59,13 +61,14 @@ class Work(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Job:
     """What all leaves of one run share; published once."""
 
     work: Work
     root_seed: int
     isolation: Isolation
+    n_workers: int
     inner_threads: int
     sklearn_config: Mapping[str, Any]
     warning_filters: Filters
@@ -92,6 +95,7 @@ def run_unit(
         The outcomes that could not be sent, pickled.
     """
     job = shared_job.get()
+    _settle(job)
     reporter = reporter_for(address)
     n_sent = 0
     unsent = []
@@ -114,6 +118,17 @@ def run_leaf(job: Job, leaf: Leaf) -> Outcome:
     with recorded_warnings() as warnings:
         produced = _attempt(job, leaf, warnings)
     return _outcome(leaf, produced, tuple(warnings), started)
+
+
+_settled: weakref.ref[Job] | None = None
+
+
+def _settle(job: Job) -> None:
+    """Share out the memory for slices, once per job and process."""
+    global _settled
+    if _settled is None or _settled() is not job:
+        set_cache_limit(default_cache_limit(job.n_workers), job.n_workers if job.isolation == "thread" else 1)
+        _settled = weakref.ref(job)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
+from multiprocessing import util
 
 __all__ = ["at_interpreter_exit"]
 
@@ -17,3 +18,11 @@ def at_interpreter_exit(function: Callable[[], None]) -> None:
     """
     register = getattr(threading, "_register_atexit", atexit.register)
     register(function)
+    # A process of multiprocessing (or loky) joins its children before anything else, without asking them
+    # to end; it forgets what it inherited when it was forked.
+    _before_children_are_joined(function)
+    util.register_after_fork(function, _before_children_are_joined)
+
+
+def _before_children_are_joined(function: Callable[[], None]) -> None:
+    util.Finalize(None, function, exitpriority=10)

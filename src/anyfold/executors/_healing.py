@@ -6,6 +6,7 @@ import abc
 import itertools
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from anyfold._worker.call import Answer, call, dumps_call, load_answer
 from anyfold.errors import WorkerLostError
+from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors._futures import FollowingFuture, failed_future
 from anyfold.executors._lost import find_culprit, kill_all, worker_lost
 from anyfold.executors._start import standard_descriptors
@@ -43,7 +45,10 @@ class _Generation:
 
     def remember_manager(self) -> None:
         # The pool forgets its thread when it is shut down, even where nobody has waited for it yet.
-        self.manager = self.pool._executor_manager_thread or self.manager
+        manager = self.pool._executor_manager_thread
+        if manager is not None:
+            self.manager = manager
+            _managers.add(manager)
 
 
 class HealingPool(Executor, abc.ABC):
@@ -69,6 +74,7 @@ class HealingPool(Executor, abc.ABC):
         self._lock = threading.Lock()
         self._current: _Generation | None = None
         self._past: list[_Generation] = []
+        _pools.add(self)
 
     @abc.abstractmethod
     def _build(self) -> Any:
@@ -93,6 +99,8 @@ class HealingPool(Executor, abc.ABC):
                 if self._current is generation or self.closed:
                     raise
             else:
+                if generation.manager is None:
+                    generation.remember_manager()
                 generation.outstanding.add(inner)
                 inner.add_done_callback(generation.outstanding.discard)
                 return FollowingFuture(inner, partial(self._read, generation))
@@ -181,3 +189,19 @@ class HealingPool(Executor, abc.ABC):
 def _join(thread: threading.Thread) -> None:
     if thread is not threading.current_thread():
         thread.join()
+
+
+_pools: weakref.WeakSet[HealingPool] = weakref.WeakSet()
+_managers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for pool in list(_pools):
+        pool.shutdown()
+    # Those of pools that nobody holds any more are about to end; the standard library would trip over
+    # them while they do.
+    for manager in list(_managers):
+        _join(manager)
+
+
+at_interpreter_exit(_finish_all)

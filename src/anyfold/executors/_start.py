@@ -12,6 +12,8 @@ import contextlib
 import io
 import multiprocessing
 import os
+import queue
+import select
 import signal
 import sys
 import threading
@@ -28,7 +30,6 @@ from multiprocessing import (
     spawn,
     util,
 )
-from multiprocessing.connection import wait
 from typing import Any
 
 from anyfold._worker.boot import environment
@@ -218,28 +219,65 @@ _CONTEXTS: dict[str, context.BaseContext] = {
 
 
 class _ForkServer(forkserver.ForkServer):
-    """A fork server for one environment: its libraries have read their variables when they loaded."""
+    """A fork server for one environment: its libraries have read their variables when they loaded.
+
+    It is started by a thread that lives as long as it does, for it asks the kernel to be told when that
+    thread ends, and so when this process does; its workers ask the same of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.environ = environment()
+        self._keeper: threading.Thread | None = None
         self.set_forkserver_preload(_PRELOAD)
 
     def start(self) -> None:
-        # The server asks for the default start method, which would settle what the user may yet choose.
-        undecided = multiprocessing.get_start_method(allow_none=True) is None
-        self.ensure_running()
-        if undecided:
-            multiprocessing.set_start_method(None, force=True)
+        if self._keeper is not None and self._keeper.is_alive():
+            return
+        outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._keeper = threading.Thread(target=self._keep, args=(outcome,), daemon=True)
+        self._keeper.name = "anyfold-fork-server"
+        self._keeper.start()
+        error = outcome.get()
+        if error is not None:
+            raise error
 
-    def retire(self) -> int | None:
-        """Let the server end with its last worker; returns its process id."""
-        server: Any = self
-        pid: int | None = server._forkserver_pid
-        if pid is not None:
-            os.close(server._forkserver_alive_fd)
-            server._forkserver_pid = None
-        return pid
+    def _keep(self, outcome: queue.SimpleQueue[BaseException | None]) -> None:
+        try:
+            # The server asks for the default start method, which would settle what the user may yet choose.
+            undecided = multiprocessing.get_start_method(allow_none=True) is None
+            with _interrupts_blocked():
+                self.ensure_running()
+            if undecided:
+                multiprocessing.set_start_method(None, force=True)
+            ended = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else None
+        except BaseException as error:
+            outcome.put(error)
+            return
+        outcome.put(None)
+        if ended is None:
+            threading.Event().wait()
+        else:
+            _wait_for(ended)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; 0 where none was started."""
+        pid: int | None = getattr(self, "_forkserver_pid", None)
+        return pid or 0
+
+    def retire(self) -> None:
+        """Let the server end with its last worker."""
+        if self.pid:
+            os.close(vars(self)["_forkserver_alive_fd"])
+            self._forkserver_pid = None
+
+
+def _wait_for(pidfd: int, timeout: float | None = None) -> None:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(None if timeout is None else timeout * 1000)
+    os.close(pidfd)
 
 
 def _fork_server() -> _ForkServer:
@@ -254,10 +292,9 @@ def _fork_server() -> _ForkServer:
 
 
 def _retire(server: _ForkServer) -> None:
-    pid = server.retire()
-    if pid is not None:
-        _state.retired.append(pid)
-    _state.retired = [pid for pid in _state.retired if not _reaped(pid)]
+    _state.retired.append(server.pid)
+    server.retire()
+    _state.retired = [pid for pid in _state.retired if pid and not _reaped(pid)]
 
 
 def _reaped(pid: int) -> bool:
@@ -271,13 +308,12 @@ def stop_fork_server(timeout: float = 1.0) -> None:
     """End the fork server; it waits for workers that still live, this function no longer than `timeout`."""
     with _state.lock:
         server, _state.fork_server = _state.fork_server, None
-        pid = server.retire() if server is not None else None
-        if pid is None:
+        if server is None or not server.pid:
             return
+        pid = server.pid
+        server.retire()
         if hasattr(os, "pidfd_open"):
-            ended = os.pidfd_open(pid)
-            wait([ended], timeout)
-            os.close(ended)
+            _wait_for(os.pidfd_open(pid), timeout)
         if not _reaped(pid):
             _state.retired.append(pid)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import multiprocessing.pool
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from joblib.parallel import BatchedCalls, SequentialBackend, get_active_backend
 
 from anyfold._worker.call import Answer, call, dumps_call, load_answer
 from anyfold.errors import UnsupportedFeatureError
+from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors._futures import failed_future, run_inline, settle
 from anyfold.executors._lost import find_culprit, kill_all, worker_lost
 from anyfold.executors._options import check_max_workers
@@ -79,6 +81,7 @@ class JoblibExecutor(Executor):
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.closed = False
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._in_callback = threading.local()
         self._pending: deque[_Task] = deque()
@@ -88,6 +91,7 @@ class JoblibExecutor(Executor):
         self._watch: Callable[[], None] | None = None
         self._recovery: threading.Thread | None = None
         self._closing: threading.Thread | None = None
+        _open[self] = None
         self._parallel = Parallel(n_jobs=_n_jobs(max_workers))
         self._before = _reusable_pool()
         self._parallel.__enter__()
@@ -98,7 +102,7 @@ class JoblibExecutor(Executor):
         heals = self._pool() is not None
         self.capabilities: frozenset[str] = frozenset({"healing"} if heals else ())
         if self.isolation != "none" and not backend.supports_retrieve_callback:
-            self._parallel.__exit__(None, None, None)
+            self.shutdown()
             raise UnsupportedFeatureError(
                 f"joblib's backend {type(backend).__qualname__} cannot report finished calls "
                 "(supports_retrieve_callback is False); choose another one with joblib.parallel_config"
@@ -191,6 +195,8 @@ class JoblibExecutor(Executor):
         if hasattr(backend, "start_call"):
             backend.start_call()
         self._parallel._calling = True
+        if hasattr(backend, "_get_pool"):
+            backend._get_pool()  # made at the first call, and twice where two threads make it
         pool = self._pool()
         if isinstance(pool, multiprocessing.pool.Pool):
             self._watch = self._watch_workers(pool)
@@ -253,6 +259,8 @@ class JoblibExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the workers go when their tasks are done; from a future's callback it does not wait."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             first, self.closed = not self.closed, True
             cancelled: list[_Task] = []
@@ -277,6 +285,7 @@ class JoblibExecutor(Executor):
         pool = self._pool()
         self._parallel.__exit__(None, None, None)
         # A reusable pool that was there before is somebody else's, and so is one that has other work.
+        _open.pop(self, None)
         reusable = isinstance(pool, reusable_executor._ReusablePoolExecutor)
         if reusable and pool is not self._before and not pool._pending_work_items:
             pool.shutdown(wait=True)
@@ -327,3 +336,15 @@ def _end(pool: Any) -> None:
         lock.acquire(block=False)
         lock.release()
     private.terminate()
+
+
+_open: dict[JoblibExecutor, None] = {}
+"""Those that have not been shut down."""
+
+
+def _finish_all() -> None:
+    for executor in list(_open):
+        executor.shutdown()
+
+
+at_interpreter_exit(_finish_all)
