@@ -6,9 +6,10 @@ settings ──> executor ──> publish the job ──> drive ──> outcomes
 from __future__ import annotations
 
 import contextlib
-import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import sklearn
 
@@ -17,13 +18,16 @@ from anyfold._engine.events import progress_observer
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
 from anyfold._plan.task import Leaf, Outcome, TaskKey
-from anyfold._worker.capture import current_filters
+from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, inside_worker
-from anyfold.errors import UnsupportedFeatureError
-from anyfold.executors.base import Executor, Shared, isolation_of
+from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
+from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of
 from anyfold.settings import Resolved, effective_n_jobs
 
-__all__ = ["RunRecord", "Workers", "open_workers", "run_work"]
+__all__ = ["Workers", "open_workers", "run_work"]
+
+STOPPABLE = ("processes", "multiprocessing", "loky")
+"""Backends of anyfold whose running work can be stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +38,6 @@ class Workers:
     backend: str
     n_workers: int
     temp_dir: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What a run came to."""
-
-    outcomes: dict[TaskKey, Outcome]
-    wall_time: float
-    """Seconds."""
 
 
 @contextlib.contextmanager
@@ -69,10 +64,19 @@ def _width(executor: Executor) -> int:
 
 
 def _checked(workers: Workers, settings: Resolved) -> Workers:
+    """Refuse what the executor cannot do, before any work starts."""
+    for setting, capability in (("timeout", "healing"), ("time_limit", "stop_running")):
+        value = getattr(settings, setting)
+        can = isolation_of(workers.executor) == "process" and capability in capabilities_of(workers.executor)
+        if value is not None and not can:
+            raise UnsupportedFeatureError(
+                f"{setting}={value:g}: backend {workers.backend!r} cannot stop work that runs, so that it "
+                f"could not be kept. These can: {', '.join(STOPPABLE)}"
+            )
     if getattr(workers.executor, "start_method", None) == "fork" and settings.inner_threads > 1:
         raise UnsupportedFeatureError(
             f"inner_threads={settings.inner_threads} with start method 'fork': OpenMP hangs in a forked "
-            "process whose parent has used it. Choose start method 'forkserver' or 'spawn', or inner_threads=1"
+            "process whose parent has used it. Choose 'forkserver' or 'spawn', or inner_threads=1"
         )
     return workers
 
@@ -86,38 +90,50 @@ def run_work(
     settings: Resolved,
     root_seed: int,
     stop_on_failure: bool,
-    in_order: Callable[[dict[TaskKey, Outcome]], Iterable[Outcome]],
-) -> RunRecord:
-    """Run the leaves of some work and issue the warnings of its tasks in task order."""
-    started = time.perf_counter()
+    outcomes: dict[TaskKey, Outcome],
+    position: Callable[[TaskKey], Any],
+) -> None:
+    """Run the leaves of some work; `outcomes` fills as they come, whatever ends the run.
+
+    At the end the warnings of all tasks are issued, in the order of `position`.
+    """
     isolation = isolation_of(workers.executor)
     job = Job(
         work=work,
         root_seed=root_seed,
         isolation=isolation,
         n_workers=workers.n_workers,
+        timeout=settings.timeout,
         inner_threads=settings.inner_threads,
         sklearn_config=sklearn.get_config(),
-        warning_filters=current_filters(),
+        ears=the_callers_ears(),
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
     shared: Shared[Job] = (
         share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
     )
     try:
-        outcomes = drive(
+        drive(
             job,
             leaves,
             n_leaves,
             executor=workers.executor,
             shared_job=shared,
             n_workers=workers.n_workers,
+            outcomes=outcomes,
             retries=settings.retries,
+            time_limit=settings.time_limit,
             stop_on_failure=stop_on_failure,
             temp_dir=workers.temp_dir,
             observe=progress_observer(settings.progress),
         )
     finally:
         shared.release()
-    issue_warnings(in_order(outcomes))
-    return RunRecord(outcomes, time.perf_counter() - started)
+    issue_warnings(outcomes[key] for key in sorted(outcomes, key=position))
+    if len(outcomes) < n_leaves and not stop_on_failure:
+        warnings.warn(
+            f"time_limit={settings.time_limit:g} seconds were over when {len(outcomes)} of {n_leaves} tasks "
+            "had finished; result.missing names the others",
+            AnyfoldWarning,
+            stacklevel=4,
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
@@ -159,6 +160,10 @@ def run_cv(
         If models, folds, scoring or params cannot be used; before any work starts.
     InvalidSettingError
         If a setting cannot be used.
+    UnsupportedFeatureError
+        If the backend cannot do what a setting asks for.
+    KeyboardInterrupt
+        On Ctrl-C, with what had finished as its attribute ``result``, a `CVResult`.
 
     Examples
     --------
@@ -188,6 +193,29 @@ def run_cv(
         )
     keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
 
+    outcomes: dict[TaskKey, Outcome] = {}
+    started = time.perf_counter()
+
+    def result(workers: Workers, *, interrupted: bool) -> CVResult:
+        return CVResult(
+            outcomes.values(),
+            models=tuple(plans),
+            n_folds=folds.n_splits,
+            metrics=_metrics(plans, outcomes),
+            splits=folds.splits,
+            n_samples=folds.n_samples,
+            error_score=np.nan if raise_errors else error_score,
+            random_state=root,
+            backend=workers.backend,
+            n_jobs=workers.n_workers,
+            wall_time=time.perf_counter() - started,
+            parameters={name: model.get_params(deep=False) for name, model in named.items()},
+            return_train_score=return_train_score,
+            response_methods=methods,
+            interrupted=interrupted,
+            classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,
+        )
+
     with open_workers(resolved) as workers:
         if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.n_workers):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
@@ -203,35 +231,24 @@ def run_cv(
             return_estimator=return_estimator,
             response_methods=methods,
         )
-        record = run_work(
-            work,
-            map(Leaf, keys),
-            len(keys),
-            workers=workers,
-            settings=resolved,
-            root_seed=root,
-            stop_on_failure=raise_errors,
-            in_order=lambda outcomes: [outcomes[key] for key in sorted(outcomes, key=_order(plans))],
-        )
-    result = CVResult(
-        record.outcomes.values(),
-        models=tuple(plans),
-        n_folds=folds.n_splits,
-        metrics=_metrics(plans, record.outcomes),
-        splits=folds.splits,
-        n_samples=folds.n_samples,
-        error_score=np.nan if raise_errors else error_score,
-        random_state=root,
-        backend=workers.backend,
-        n_jobs=workers.n_workers,
-        wall_time=record.wall_time,
-        parameters={name: model.get_params(deep=False) for name, model in named.items()},
-        return_train_score=return_train_score,
-        response_methods=methods,
-        classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,
-    )
-    _tell_of_failures(result, record.outcomes, raise_errors, len(keys), error_score)
-    return result
+        try:
+            run_work(
+                work,
+                map(Leaf, keys),
+                len(keys),
+                workers=workers,
+                settings=resolved,
+                root_seed=root,
+                stop_on_failure=raise_errors,
+                outcomes=outcomes,
+                position={key: position for position, key in enumerate(keys)}.__getitem__,
+            )
+        except KeyboardInterrupt as interrupt:
+            interrupt.result = result(workers, interrupted=True)  # type: ignore[attr-defined]
+            raise
+    complete = result(workers, interrupted=len(outcomes) < len(keys))
+    _tell_of_failures(complete, outcomes, raise_errors, len(keys), error_score)
+    return complete
 
 
 def _check_lengths(**data: Any) -> None:
@@ -298,11 +315,6 @@ def _share_data(folds: Folds, workers: Workers) -> tuple[Any, str]:
             stacklevel=3,
         )
     return published.shared, published.identity
-
-
-def _order(plans: Mapping[str, ModelPlan]) -> Any:
-    positions = {name: position for position, name in enumerate(plans)}
-    return lambda key: (positions[key.model], key.fold)
 
 
 def _metrics(plans: Mapping[str, ModelPlan], outcomes: Mapping[TaskKey, Outcome]) -> tuple[str, ...]:

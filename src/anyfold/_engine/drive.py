@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
@@ -22,15 +23,16 @@ from typing import Any
 
 from anyfold._data.serialize import loads
 from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
-from anyfold._engine.faults import Blame, lost_failure
+from anyfold._engine.faults import Blame, lost_failure, timeout_failure
 from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
+from anyfold._engine.relay import Relay
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._plan.units import unit_size, window_size
-from anyfold._worker.capture import routed_warnings
+from anyfold._worker.capture import routed
 from anyfold._worker.contact import WorkerInfo
 from anyfold._worker.execute import Job, run_unit
 from anyfold._worker.failures import failure_of
-from anyfold._worker.report import Closed, Contact, Done, Report, Started
+from anyfold._worker.report import Closed, Contact, Done, Report, Stack, Started
 from anyfold._worker.threads import limit_caller
 from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError
 from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of
@@ -64,12 +66,14 @@ def drive(
     executor: Executor,
     shared_job: Shared[Job],
     n_workers: int,
+    outcomes: dict[TaskKey, Outcome],
     retries: int,
+    time_limit: float | None = None,
     stop_on_failure: bool = False,
     temp_dir: str | None = None,
     observe: Callable[[Event], None] = lambda event: None,
-) -> dict[TaskKey, Outcome]:
-    """Run all leaves on an executor and return their outcomes by key.
+) -> None:
+    """Run all leaves on an executor; their outcomes are kept by key as they come.
 
     Parameters
     ----------
@@ -85,8 +89,12 @@ def drive(
         The job as published for the workers.
     n_workers : int
         How many leaves run at once.
+    outcomes : dict
+        Is filled, so that what has finished is there however this ends.
     retries : int
         How often a leaf is run again whose worker was lost.
+    time_limit : float, optional
+        Seconds after which this returns with what has finished.
     stop_on_failure : bool
         Start nothing more after the first leaf, in the order of `leaves`, that fails.
     temp_dir : str, optional
@@ -95,15 +103,25 @@ def drive(
         Is told what happens, in this thread.
     """
     run = _Run(
-        job, iter(leaves), n_leaves, executor, shared_job, n_workers, stop_on_failure, Blame(retries), observe
+        job=job,
+        leaves=iter(leaves),
+        n_unsent=n_leaves,
+        executor=executor,
+        shared_job=shared_job,
+        n_workers=n_workers,
+        stop_on_failure=stop_on_failure,
+        blame=Blame(retries),
+        observe=observe,
+        outcomes=outcomes,
+        deadline=None if time_limit is None else time.monotonic() + time_limit,
     )
     observe(RunStarted(n_leaves, n_workers))
     try:
         with run.listening(temp_dir), _in_caller(job):
             run.to_the_end()
     finally:
+        run.relay.finish()
         observe(RunFinished())
-    return run.outcomes
 
 
 @contextlib.contextmanager
@@ -112,7 +130,8 @@ def _in_caller(job: Job) -> Iterator[None]:
     if job.isolation == "process":
         yield
     else:
-        with limit_caller(job.inner_threads), routed_warnings(job.warning_filters):
+        streams = job.isolation == "thread"  # else the output is in order as it is
+        with limit_caller(job.inner_threads), routed(job.ears, own_process=False, streams=streams):
             yield
 
 
@@ -130,7 +149,10 @@ class _Run:
     blame: Blame
     observe: Callable[[Event], None]
 
-    outcomes: dict[TaskKey, Outcome] = field(default_factory=dict)
+    outcomes: dict[TaskKey, Outcome]
+    deadline: float | None
+    """On the monotonic clock."""
+    relay: Relay = field(default_factory=Relay)
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
@@ -168,11 +190,18 @@ class _Run:
         """Submit and gather until there is nothing left to wait for."""
         self._fill_window()
         while self._awaited():
-            self._handle(self.inbox.get())
+            try:
+                event = self.inbox.get(timeout=self._seconds_left())
+            except queue.Empty:
+                return  # out of time
+            self._handle(event)
             self._judge_finished()
             self._fill_window()
         if self.broken is not None:
             self._fail_the_rest(self.broken)
+
+    def _seconds_left(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _awaited(self) -> bool:
         if self.cutoff is None:
@@ -249,6 +278,8 @@ class _Run:
                     )
             case Closed(worker):
                 self.blame.closed.append(worker)
+            case Stack(pid, text):
+                self.blame.stacks[pid] = text
             case _Finished(number):
                 self.finished.append(number)
 
@@ -312,9 +343,9 @@ class _Run:
             self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
 
     def _keep(self, outcome: Outcome) -> None:
-        self.outcomes[outcome.key] = outcome
+        position = self.positions[outcome.key]
+        outcome = self.outcomes[outcome.key] = self.relay.take(position, outcome)
         if self.stop_on_failure and outcome.failure is not None:
-            position = self.positions[outcome.key]
             self.cutoff = position if self.cutoff is None else min(self.cutoff, position)
         self.observe(TaskFinished(outcome))
 
@@ -327,7 +358,8 @@ class _Run:
             guilty = unit.leaves[0]  # no worker can reach the mailbox: the executor's word is all there is
         elif guilty is None:
             self.blame.note_unexplained(lost)
-        if guilty is not None:
+        stack = self.blame.hung_in(unit.worker)
+        if guilty is not None and stack is None:
             running = [
                 u.worker for u in self.units.values() if u.running is not None and u.worker is not None
             ]
@@ -338,7 +370,10 @@ class _Run:
             self.again.append(innocent)
         if guilty is None:
             return
-        if self.blame.may_retry(guilty.key):
+        if stack is not None:
+            seconds = self.job.timeout or 0.0
+            self._fail(guilty, timeout_failure(guilty.key, seconds, stack, guilty.parameters))
+        elif self.blame.may_retry(guilty.key):
             self.again.append((guilty,))
         else:
             attempts = self.blame.charges[guilty.key]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from anyfold._plan.task import Failure, TaskKey
 from anyfold._worker.failures import failure_of
-from anyfold.errors import WorkerLostError
+from anyfold.errors import TaskTimeoutError, WorkerLostError
 
-__all__ = ["Blame", "lost_failure"]
+__all__ = ["Blame", "lost_failure", "timeout_failure"]
 
 MOST_UNEXPLAINED = 5
 """Incidents in a row with no leaf started between them, before the run gives up."""
@@ -29,6 +29,8 @@ class Blame:
     retries: int
     pids: dict[int, int] = field(default_factory=dict)
     """Process id by worker."""
+    stacks: dict[int, str] = field(default_factory=dict)
+    """Stack by process id, of workers that were ended because their leaf ran too long."""
     closed: list[int] = field(default_factory=list)
     """Workers whose connection ended, in that order."""
     charges: Counter[TaskKey] = field(default_factory=Counter)
@@ -59,6 +61,10 @@ class Blame:
         culprit = self._culprits[lost.incident]
         return culprit is None or culprit == worker
 
+    def hung_in(self, worker: int | None) -> str | None:
+        """Return the stack in which a worker hung when its time was up, None for any other end."""
+        return None if worker is None else self.stacks.pop(self.pids.get(worker, -1), None)
+
     def may_retry(self, key: TaskKey) -> bool:
         """Charge a leaf for a lost worker and return whether it may be run once more."""
         self.charges[key] += 1
@@ -85,3 +91,13 @@ def lost_failure(
     times = "once" if attempts == 1 else f"{attempts} times"
     message = f"{key}{with_parameters}: the worker that ran it ended {times}: {lost}"
     return failure_of("worker", WorkerLostError(message, lost.pid, lost.exitcode))
+
+
+def timeout_failure(
+    key: TaskKey, seconds: float, stack: str, parameters: Mapping[str, object] | None
+) -> Failure:
+    """Return the failure of a leaf that ran too long, with the stack in which it hung."""
+    with_parameters = f", parameters {dict(parameters)!r}" if parameters else ""
+    message = f"{key}{with_parameters}: ran longer than timeout={seconds:g} seconds and was stopped"
+    failure = failure_of("worker", TaskTimeoutError(message))
+    return replace(failure, traceback=f"{message}, in\n{stack}")

@@ -37,6 +37,7 @@ from anyfold._worker.report import (
     LocalAddress,
     Report,
     SocketAddress,
+    Stack,
     Started,
     local_mailboxes,
 )
@@ -187,6 +188,7 @@ class _Connection:
         self._token = token
         self._buffer = bytearray()
         self._known = False
+        self._leaves_stack: int | None = None
 
     def read(self, deliver: Deliver) -> bool:
         """Deliver what has arrived; return False when the worker is gone or is none of ours.
@@ -203,16 +205,22 @@ class _Connection:
                 data = b""
             self._buffer += data
             if not data or not self._deliver_frames(deliver):
-                if self._known:
-                    deliver(Closed(self._worker))
+                self._deliver_end(deliver)
                 return False
         return True
+
+    def _deliver_end(self, deliver: Deliver) -> None:
+        if self._leaves_stack is not None:
+            if self._buffer:
+                deliver(Stack(self._leaves_stack, self._buffer.decode(errors="replace")))
+        elif self._known:
+            deliver(Closed(self._worker))
 
     def _deliver_frames(self, deliver: Deliver) -> bool:
         start = 0
         view = memoryview(self._buffer)
         try:
-            while len(view) - start >= FRAME.size:
+            while len(view) - start >= FRAME.size and self._leaves_stack is None:
                 (length,) = FRAME.unpack_from(view, start)
                 if not self._known and length > HELLO_LIMIT:
                     return False
@@ -224,8 +232,11 @@ class _Connection:
                         return False
                     self._known = True
                 else:
-                    report = _report(self._worker, pickle.loads(view[body : body + length]))
-                    deliver(report)
+                    message = pickle.loads(view[body : body + length])
+                    if message[0] == "stack":
+                        _, self._leaves_stack = message  # what follows is text
+                    else:
+                        deliver(_report(self._worker, message))
                 start = body + length
         finally:
             view.release()

@@ -1,13 +1,53 @@
-"""Issues again, for the caller, the warnings that tasks issued on workers."""
+"""Says again, for the caller, what tasks said on workers: in task order, with the task's name."""
 
 from __future__ import annotations
 
+import logging
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from anyfold._plan.task import REFIT, Outcome, TaskKey
 
-__all__ = ["issue_warnings"]
+__all__ = ["Relay", "issue_warnings"]
+
+
+class Relay:
+    """Passes on logging and output as soon as all earlier tasks have had their say."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._waiting: dict[int, Outcome] = {}
+
+    def take(self, position: int, outcome: Outcome) -> Outcome:
+        """Take what a task has said out of its outcome and pass on what is due."""
+        self._waiting[position] = outcome
+        while (due := self._waiting.pop(self._next, None)) is not None:
+            self._next += 1
+            _say(due)
+        if outcome.logs or outcome.output:
+            return replace(outcome, logs=(), output=())
+        return outcome
+
+    def finish(self) -> None:
+        """Pass on what is left when the run ends before some tasks have had their say."""
+        for position in sorted(self._waiting):
+            _say(self._waiting.pop(position))
+
+
+def _say(outcome: Outcome) -> None:
+    for record in outcome.logs:
+        record.msg = f"[{outcome.key}] {record.msg}"
+        logging.getLogger(record.name).callHandlers(record)
+    texts: dict[str, list[str]] = {}
+    for name, text in outcome.output:
+        texts.setdefault(name, []).append(text)
+    for name, parts in texts.items():
+        stream = getattr(sys, name)
+        if stream is not None:
+            lines = "".join(parts).splitlines()
+            stream.write("".join(f"[{outcome.key}] {line}\n" for line in lines))
 
 
 def issue_warnings(outcomes: Iterable[Outcome]) -> None:

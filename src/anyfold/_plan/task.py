@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from logging import LogRecord
 from typing import Any, Literal
 
 __all__ = ["REFIT", "Failure", "FoldScores", "Leaf", "Outcome", "Place", "RelayedWarning", "TaskKey"]
@@ -87,6 +88,9 @@ class Outcome:
     """What the task returned, for cross-validation a `FoldScores`; None where it failed."""
     failure: Failure | None = None
     warnings: tuple[RelayedWarning, ...] = ()
+    logs: tuple[LogRecord, ...] = ()
+    output: tuple[tuple[str, str], ...] = ()
+    """Name of the stream and text of what was printed; like the logs, passed on and not kept."""
     payload: bytes | None = None
     """Pickled extras that are asked for by name: fitted estimator, predictions."""
     place: Place | None = None

@@ -1,42 +1,80 @@
-"""Warnings of tasks: recorded where they are issued, returned with the outcome.
+"""What a task says, by warnings, logging and print: recorded where it is said, returned with the outcome.
 
-One hook serves a whole run. It passes each warning to the task that issued it, known by a context
-variable, since several threads may run tasks at once; a warning from elsewhere goes its usual way.
+One hook serves a whole run. It passes each message to the task that issued it, known by a context
+variable, since several threads may run tasks at once; a message from elsewhere goes its usual way.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from anyfold._plan.task import RelayedWarning
 
-__all__ = ["Filters", "current_filters", "recorded_warnings", "routed_warnings"]
+__all__ = ["Ears", "Said", "recorded", "routed", "the_callers_ears"]
 
 Filters = tuple[tuple[Any, ...], ...]
-"""Warning filters as `warnings.filters` holds them."""
-
-_record: ContextVar[list[RelayedWarning] | None] = ContextVar("anyfold_warnings", default=None)
 
 
-def current_filters() -> Filters:
-    """Return the caller's warning filters, for the workers to apply."""
-    return tuple(warnings.filters)
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """What the caller wants to hear."""
+
+    filters: Filters
+    """Warning filters, as `warnings.filters` holds them."""
+    levels: Mapping[str, int]
+    """Level of each logger that has one of its own; the root logger's name is empty."""
+    disabled: int
+    """Level up to which logging is disabled altogether."""
+
+
+@dataclass(slots=True)
+class Said:
+    """What one task has said."""
+
+    warnings: list[RelayedWarning] = field(default_factory=list)
+    logs: list[logging.LogRecord] = field(default_factory=list)
+    output: list[tuple[str, str]] = field(default_factory=list)
+    """Name of the stream and text."""
+
+    def clear(self) -> None:
+        """Forget it, since the task is done once more."""
+        self.warnings.clear()
+        self.logs.clear()
+        self.output.clear()
+
+
+_said: ContextVar[Said | None] = ContextVar("anyfold_said", default=None)
+
+
+def the_callers_ears() -> Ears:
+    """Record what the caller wants to hear, for the workers to apply."""
+    loggers = logging.Logger.manager.loggerDict.items()
+    levels = {
+        name: logger.level
+        for name, logger in list(loggers)
+        if isinstance(logger, logging.Logger) and logger.level
+    }
+    levels[""] = logging.getLogger().level
+    return Ears(tuple(warnings.filters), levels, logging.root.manager.disable)
 
 
 @contextlib.contextmanager
-def recorded_warnings() -> Iterator[list[RelayedWarning]]:
-    """Collect the warnings that this task issues."""
-    record: list[RelayedWarning] = []
-    token = _record.set(record)
+def recorded() -> Iterator[Said]:
+    """Collect what this task says."""
+    said = Said()
+    token = _said.set(said)
     try:
-        yield record
+        yield said
     finally:
-        _record.reset(token)
+        _said.reset(token)
 
 
 _hook_lock = threading.RLock()
@@ -45,21 +83,30 @@ _hook: contextlib.ExitStack | None = None
 
 
 @contextlib.contextmanager
-def routed_warnings(filters: Filters) -> Iterator[None]:
-    """Apply the caller's filters in this process and record what passes them.
+def routed(ears: Ears, *, own_process: bool, streams: bool) -> Iterator[None]:
+    """Record what tasks say in this process; entered by several threads at once, the first sets the hook.
 
-    What the caller ignores is ignored, what it turns into an error is an error inside the task;
-    everything else is recorded each time: whether it is *shown* once or always is decided when the
-    caller issues it again, in task order. Entered by several threads at once, the first one sets the
-    hook and the last one takes it down.
+    Parameters
+    ----------
+    ears : Ears
+        What the caller wants to hear.
+    own_process : bool
+        Whether this process is a worker, which takes over the caller's levels of logging.
+    streams : bool
+        Whether to record what is printed.
     """
     global _hook_depth, _hook
     with _hook_lock:
         _hook_depth += 1
         if _hook_depth == 1:
             _hook = contextlib.ExitStack()
-            _hook.enter_context(warnings.catch_warnings())
-            _install(filters)
+            _hook.enter_context(_warnings_hook(ears.filters))
+            _hook.enter_context(_logging_hook())
+            if own_process:
+                _take_over_levels(ears)
+            if streams:
+                for name in ("stdout", "stderr"):
+                    _hook.enter_context(_stream_hook(name))
     try:
         yield
     finally:
@@ -70,19 +117,31 @@ def routed_warnings(filters: Filters) -> Iterator[None]:
                 _hook = None
 
 
-def _install(filters: Filters) -> None:
-    warnings.resetwarnings()
-    warnings.simplefilter("always")
-    for action, message, category, module, line in reversed(filters):
-        kept = action if action in ("ignore", "error") else "always"
-        warnings.filters.insert(0, (kept, message, category, module, line))  # type: ignore[attr-defined]
-    # Any public call makes the interpreter forget what it has already shown.
-    warnings.filterwarnings("always", category=_Never)
-    warnings.showwarning = _route(warnings.showwarning)
+# ---- warnings -----------------------------------------------------------------------------------------
 
 
 class _Never(Warning):
     """Issued by nobody."""
+
+
+@contextlib.contextmanager
+def _warnings_hook(filters: Filters) -> Iterator[None]:
+    """Apply the caller's filters and record what passes them.
+
+    What the caller ignores is ignored, what it turns into an error is an error inside the task;
+    everything else is recorded each time: whether it is *shown* once or always is decided when the
+    caller issues it again.
+    """
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        warnings.simplefilter("always")
+        for action, message, category, module, line in reversed(filters):
+            kept = action if action in ("ignore", "error") else "always"
+            warnings.filters.insert(0, (kept, message, category, module, line))  # type: ignore[attr-defined]
+        # Any public call makes the interpreter forget what it has already shown.
+        warnings.filterwarnings("always", category=_Never)
+        warnings.showwarning = _route(warnings.showwarning)
+        yield
 
 
 def _route(show: Any) -> Any:
@@ -94,10 +153,86 @@ def _route(show: Any) -> Any:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        record = _record.get()
-        if record is None:
+        said = _said.get()
+        if said is None:
             show(message, category, filename, lineno, file, line)
         else:
-            record.append(RelayedWarning(category, str(message), filename, lineno))
+            said.warnings.append(RelayedWarning(category, str(message), filename, lineno))
 
     return showwarning
+
+
+# ---- logging ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _logging_hook() -> Iterator[None]:
+    """Record what loggers would pass to their handlers: the caller's handlers will get it."""
+    usual = logging.Logger.callHandlers
+
+    def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+        said = _said.get()
+        if said is None:
+            usual(logger, record)
+        else:
+            said.logs.append(_portable(record))
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        logging.Logger.callHandlers = usual  # type: ignore[method-assign]
+
+
+def _portable(record: logging.LogRecord) -> logging.LogRecord:
+    record.msg, record.args = record.getMessage(), None
+    if record.exc_info:
+        record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+        record.exc_info = None
+    return record
+
+
+def _take_over_levels(ears: Ears) -> None:
+    logging.disable(ears.disabled)
+    for name, level in ears.levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+# ---- print --------------------------------------------------------------------------------------------
+
+
+class _RoutedStream:
+    """Stands in for a standard stream: a task's text goes to its record, all else to the stream."""
+
+    def __init__(self, name: str, stream: TextIO) -> None:
+        self._name = name
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        said = _said.get()
+        if said is None:
+            return self._stream.write(text)
+        said.output.append((self._name, text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _stream_hook(name: str) -> Iterator[None]:
+    stream = getattr(sys, name)
+    if stream is None:
+        yield
+        return
+    routed_stream = _RoutedStream(name, stream)
+    setattr(sys, name, routed_stream)
+    try:
+        yield
+    finally:
+        if getattr(sys, name) is routed_stream:
+            setattr(sys, name, stream)

@@ -23,12 +23,13 @@ from typing import Any, Protocol
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
 from anyfold._data.slices import default_cache_limit, set_cache_limit
-from anyfold._plan.task import Failure, Leaf, Outcome, Place, RelayedWarning, Stage
-from anyfold._worker.capture import Filters, recorded_warnings, routed_warnings
+from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
+from anyfold._worker.capture import Ears, Said, recorded, routed
 from anyfold._worker.failures import failure_of
 from anyfold._worker.report import LocalAddress, SocketAddress, reporter_for
 from anyfold._worker.seeding import seeded_globals
 from anyfold._worker.threads import limit_worker
+from anyfold._worker.watchdog import watched
 from anyfold.executors.base import Isolation, Shared
 
 __all__ = ["Job", "Produced", "StageError", "Work", "inside_worker", "run_unit"]
@@ -69,9 +70,11 @@ class Job:
     root_seed: int
     isolation: Isolation
     n_workers: int
+    timeout: float | None
+    """Seconds that one leaf may take."""
     inner_threads: int
     sklearn_config: Mapping[str, Any]
-    warning_filters: Filters
+    ears: Ears
 
 
 _inside: ContextVar[bool] = ContextVar("anyfold_inside_worker", default=False)
@@ -103,7 +106,8 @@ def run_unit(
         for leaf in leaves:
             if not reporter.started(unit, leaf.key):
                 break
-            data = _pickled(run_leaf(job, leaf))
+            with watched(job.timeout, address):
+                data = _pickled(run_leaf(job, leaf))
             if reporter.done(unit, leaf.key, data):
                 n_sent += 1
             else:
@@ -115,9 +119,9 @@ def run_unit(
 def run_leaf(job: Job, leaf: Leaf) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
-    with recorded_warnings() as warnings:
-        produced = _attempt(job, leaf, warnings)
-    return _outcome(leaf, produced, tuple(warnings), started)
+    with recorded() as said:
+        produced = _attempt(job, leaf, said)
+    return _outcome(leaf, produced, said, started)
 
 
 _settled: weakref.ref[Job] | None = None
@@ -140,14 +144,14 @@ def _surroundings(job: Job) -> Iterator[None]:
         with (
             limit_worker(job.inner_threads, job.isolation),
             sklearn.config_context(**job.sklearn_config),
-            routed_warnings(job.warning_filters),
+            routed(job.ears, own_process=job.isolation == "process", streams=job.isolation != "none"),
         ):
             yield
     finally:
         _inside.reset(token)
 
 
-def _attempt(job: Job, leaf: Leaf, warnings: list[RelayedWarning]) -> Produced:
+def _attempt(job: Job, leaf: Leaf, said: Said) -> Produced:
     for writable in (False, True):
         stage: Stage = "fit"
         try:
@@ -161,7 +165,7 @@ def _attempt(job: Job, leaf: Leaf, warnings: list[RelayedWarning]) -> Produced:
             raise error  # the user's own Ctrl-C
         if writable or not is_readonly_error(error):
             return Produced(None, failure=failure_of(stage, error))
-        warnings.clear()  # the model writes to its data: once more, on copies of its own
+        said.clear()  # the model writes to its data: once more, on copies of its own
     raise AssertionError("unreachable")
 
 
@@ -171,7 +175,7 @@ def _generators(job: Job, leaf: Leaf) -> contextlib.AbstractContextManager[None]
     return seeded_globals(job.root_seed, leaf.key.fold)
 
 
-def _outcome(leaf: Leaf, produced: Produced, warnings: tuple[RelayedWarning, ...], started: float) -> Outcome:
+def _outcome(leaf: Leaf, produced: Produced, said: Said, started: float) -> Outcome:
     payload, failure = None, produced.failure
     if produced.extras is not None:
         try:
@@ -182,7 +186,9 @@ def _outcome(leaf: Leaf, produced: Produced, warnings: tuple[RelayedWarning, ...
         key=leaf.key,
         value=produced.value,
         failure=failure,
-        warnings=warnings,
+        warnings=tuple(said.warnings),
+        logs=tuple(said.logs),
+        output=tuple(said.output),
         payload=payload,
         place=Place(_host(), os.getpid(), threading.current_thread().name),
         started=started,
@@ -194,8 +200,11 @@ def _pickled(outcome: Outcome) -> bytes:
     try:
         return dumps(outcome)
     except BaseException as error:
-        bare = replace(outcome, value=None, warnings=(), payload=None, failure=failure_of("result", error))
-        return dumps(bare)
+        failure = failure_of("result", error)
+    quiet = replace(outcome, logs=())  # what was logged may hold anything
+    with contextlib.suppress(Exception):
+        return dumps(quiet)
+    return dumps(replace(quiet, value=None, warnings=(), payload=None, failure=failure))
 
 
 @cache

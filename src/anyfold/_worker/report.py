@@ -6,6 +6,8 @@
     unit 7: leaf a starts              ─────────────> Started(worker, unit 7, a)
     unit 7: leaf a is done, b starts   ─────────────> Done(worker, unit 7, a, outcome), Started(…, b)
     (worker dies)                      ─────EOF─────> Closed(worker)
+    on a connection of its own:
+    the stack in which a leaf hung     ─────EOF─────> Stack(pid, text)
 
 What a worker has sent before it died is still read: the kernel keeps it. In one process the same
 events are delivered by a function call.
@@ -35,7 +37,10 @@ __all__ = [
     "Report",
     "Reporter",
     "SocketAddress",
+    "Stack",
     "Started",
+    "close_reporters",
+    "evidence_channel",
     "reporter_for",
 ]
 
@@ -78,7 +83,15 @@ class Closed:
     worker: int
 
 
-Report = Contact | Started | Done | Closed
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a worker left that was ended because its leaf ran too long."""
+
+    pid: int
+    text: str
+
+
+Report = Contact | Started | Done | Closed | Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +170,6 @@ class SocketReporter:
         self._lock = threading.Lock()
         self._held = bytearray()
         self._alive = True
-        self._held += FRAME.pack(len(address.token)) + address.token
         self._send("contact", WorkerInfo.of_this_process())
 
     def started(self, unit: int, key: TaskKey) -> bool:
@@ -214,6 +226,7 @@ def _connect(address: SocketAddress) -> socket.socket:
             _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid():
                 raise PermissionError("the mailbox belongs to another user")
+        channel.sendall(FRAME.pack(len(address.token)) + address.token)
     except BaseException:
         channel.close()
         raise
@@ -224,6 +237,7 @@ local_mailboxes: dict[str, Callable[[Report], None]] = {}
 """Mailboxes of this process by token."""
 
 _open: OrderedDict[SocketAddress, SocketReporter] = OrderedDict()
+_evidence: OrderedDict[SocketAddress, socket.socket] = OrderedDict()
 _open_lock = threading.Lock()
 _MOST_OPEN = 4  # runs that may share one worker without reconnecting at every unit
 
@@ -233,6 +247,8 @@ def close_reporters() -> None:
     with _open_lock:
         while _open:
             _open.popitem()[1].close()
+        while _evidence:
+            _evidence.popitem()[1].close()
 
 
 atexit.register(close_reporters)
@@ -256,3 +272,19 @@ def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:
         while len(_open) > _MOST_OPEN:
             _open.popitem(last=False)[1].close()
         return reporter
+
+
+def evidence_channel(address: SocketAddress) -> socket.socket | None:
+    """Return a connection on which this process may leave a stack; None where it cannot connect."""
+    with _open_lock:
+        channel = _evidence.pop(address, None)
+        if channel is None:
+            try:
+                channel = _connect(address)
+                channel.sendall(_frame("stack", os.getpid()))
+            except OSError:
+                return None
+        _evidence[address] = channel
+        while len(_evidence) > _MOST_OPEN:
+            _evidence.popitem(last=False)[1].close()
+        return channel
