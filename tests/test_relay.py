@@ -1,0 +1,105 @@
+"""What tasks say reaches the caller, in task order, with the task's name."""
+
+import logging
+import sys
+
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_iris
+
+import anyfold as af
+from tests.backends import BACKENDS
+
+X, y = load_iris(return_X_y=True)
+FOLDS = [(range(10 * fold, 150), range(10)) for fold in range(1, 5)]
+
+
+class Talks(BaseEstimator):
+    def __init__(self, name="a"):
+        self.name = name
+
+    def fit(self, X, y):
+        fold = (150 - len(X)) // 10 - 1
+        print(f"printed by {self.name} on {fold}\nand more")
+        sys.stderr.write(f"complained by {self.name} on {fold}\n")
+        logger = logging.getLogger("tests.talks")
+        logger.info("logged by %s on %d", self.name, fold, extra={"fold": fold})
+        logger.debug("never shown")
+        try:
+            raise ValueError("inside")
+        except ValueError:
+            logger.exception("with a traceback")
+        return self
+
+    def score(self, X, y):
+        return 1.0
+
+
+ORDER = [(model, fold) for fold in range(4) for model in ("a", "b")]
+
+
+@pytest.fixture
+def talk(caplog, capsys):
+    def run(backend):
+        with caplog.at_level(logging.INFO, "tests.talks"):
+            af.run_cv({"a": Talks("a"), "b": Talks("b")}, af.Folds(X, y, cv=FOLDS), backend=backend, n_jobs=2)
+        return caplog.records, capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_logging_reaches_the_callers_handlers_in_task_order(backend, talk):
+    records, _ = talk(backend)
+    said = [record.getMessage() for record in records if record.levelno == logging.INFO]
+    assert said == [f"[model '{m}', fold {f}] logged by {m} on {f}" for m, f in ORDER]
+    assert [record.fold for record in records if record.levelno == logging.INFO] == [f for _, f in ORDER]
+    errors = [record for record in records if record.levelno == logging.ERROR]
+    assert len(errors) == 8
+    assert all("ValueError: inside" in record.exc_text for record in errors)
+    assert len(records) == 16  # nothing below the caller's level
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "serial"])
+def test_output_reaches_the_caller_in_task_order_with_names(backend, talk):
+    _, captured = talk(backend)
+    out = [
+        line
+        for m, f in ORDER
+        for line in (f"[model '{m}', fold {f}] printed by {m} on {f}", f"[model '{m}', fold {f}] and more")
+    ]
+    assert captured.out.splitlines() == out
+    assert captured.err.splitlines() == [
+        f"[model '{m}', fold {f}] complained by {m} on {f}" for m, f in ORDER
+    ]
+
+
+def test_serial_output_is_left_alone_so_that_a_debugger_can_be_used(talk):
+    _, captured = talk("serial")
+    assert captured.out.splitlines() == [
+        line for m, f in ORDER for line in (f"printed by {m} on {f}", "and more")
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_callers_streams_and_loggers_are_put_back(backend, talk):
+    before = sys.stdout, sys.stderr, logging.Logger.callHandlers
+    talk(backend)
+    assert (sys.stdout, sys.stderr, logging.Logger.callHandlers) == before
+
+
+@pytest.mark.parametrize("backend", ["threads", "multiprocessing"])
+def test_a_log_record_that_cannot_be_pickled_costs_no_result(backend, caplog):
+    class Careless(Talks):
+        def fit(self, X, y):
+            logging.getLogger("tests.talks").warning("careless", extra={"stream": sys.stdout, "lock": Lock()})
+            return self
+
+    with caplog.at_level(logging.INFO, "tests.talks"):
+        result = af.run_cv(Careless(), af.Folds(X, y, cv=FOLDS), backend=backend, n_jobs=2)
+    assert result["careless"]["test_score"].tolist() == [1.0] * 4
+
+
+class Lock:
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
