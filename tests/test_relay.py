@@ -6,9 +6,9 @@ import sys
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
+from tests.backends import BACKENDS
 
 import anyfold as af
-from tests.backends import BACKENDS
 
 X, y = load_iris(return_X_y=True)
 FOLDS = [(range(10 * fold, 150), range(10)) for fold in range(1, 5)]

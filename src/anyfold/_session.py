@@ -14,14 +14,14 @@ from typing import Any
 import sklearn
 
 from anyfold._engine.drive import drive
-from anyfold._engine.events import progress_observer
+from anyfold._engine.events import observer
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, inside_worker
 from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
-from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of
+from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
 __all__ = ["Workers", "open_workers", "run_work"]
@@ -73,6 +73,8 @@ def _checked(workers: Workers, settings: Resolved) -> Workers:
                 f"{setting}={value:g}: backend {workers.backend!r} cannot stop work that runs, so that it "
                 f"could not be kept. These can: {', '.join(STOPPABLE)}"
             )
+    if settings.resources:
+        require_capability(workers.executor, "resources", f"resources={dict(settings.resources)!r}")
     if getattr(workers.executor, "start_method", None) == "fork" and settings.inner_threads > 1:
         raise UnsupportedFeatureError(
             f"inner_threads={settings.inner_threads} with start method 'fork': OpenMP hangs in a forked "
@@ -125,7 +127,8 @@ def run_work(
             time_limit=settings.time_limit,
             stop_on_failure=stop_on_failure,
             temp_dir=workers.temp_dir,
-            observe=progress_observer(settings.progress),
+            resources=settings.resources,
+            observe=observer(settings.callbacks, settings.progress),
         )
     finally:
         shared.release()

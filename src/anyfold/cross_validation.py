@@ -16,7 +16,7 @@ from sklearn.utils import indexable
 from anyfold import _compat
 from anyfold._data.slices import check_slices_fit
 from anyfold._engine.sharing import share_once
-from anyfold._plan.models import name_models
+from anyfold._plan.models import name_models, near
 from anyfold._plan.routing import route_params
 from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
 from anyfold._plan.seeds import root_seed
@@ -193,6 +193,12 @@ def run_cv(
         )
     keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
 
+    for name in resolved.resources or {}:
+        if name not in plans:
+            raise InvalidInputError(
+                f"resources names {name!r}, which is no model{near(name, plans)}: "
+                f"the models are {list(plans)}"
+            )
     outcomes: dict[TaskKey, Outcome] = {}
     started = time.perf_counter()
 

@@ -15,10 +15,11 @@ import contextlib
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
+from functools import partial
+from itertools import chain, count, islice
 from typing import Any
 
 from anyfold._data.serialize import loads
@@ -70,6 +71,7 @@ def drive(
     retries: int,
     time_limit: float | None = None,
     stop_on_failure: bool = False,
+    resources: Mapping[str, Mapping[str, float]] | None = None,
     temp_dir: str | None = None,
     observe: Callable[[Event], None] = lambda event: None,
 ) -> None:
@@ -97,6 +99,8 @@ def drive(
         Seconds after which this returns with what has finished.
     stop_on_failure : bool
         Start nothing more after the first leaf, in the order of `leaves`, that fails.
+    resources : mapping of str to mapping of str to float, optional
+        What the leaves of a model need, for an executor that places tasks by it.
     temp_dir : str, optional
         Where the mailbox may keep a file, on systems where it needs one.
     observe : callable
@@ -110,6 +114,7 @@ def drive(
         shared_job=shared_job,
         n_workers=n_workers,
         stop_on_failure=stop_on_failure,
+        resources=resources or {},
         blame=Blame(retries),
         observe=observe,
         outcomes=outcomes,
@@ -146,6 +151,7 @@ class _Run:
     shared_job: Shared[Job]
     n_workers: int
     stop_on_failure: bool
+    resources: Mapping[str, Mapping[str, float]]
     blame: Blame
     observe: Callable[[Event], None]
 
@@ -233,18 +239,32 @@ class _Run:
             return ()
         # Without word from the workers the guilty leaf of a lost unit would not be known.
         size = unit_size(self.n_unsent, self.n_workers, self.leaf_seconds) if self.heard else 1
-        leaves = tuple(islice(self.leaves, size))
+        leaves = tuple(self._alike(size))
         self.n_unsent = max(0, self.n_unsent - len(leaves)) if leaves else 0
         for leaf in leaves:
             self.positions[leaf.key] = len(self.positions)
         return leaves
+
+    def _alike(self, size: int) -> Iterator[Leaf]:
+        """Draw up to so many leaves that need the same resources."""
+        needs: Mapping[str, float] | None = None
+        for leaf in islice(self.leaves, size):
+            needed = self.resources.get(leaf.key.model, {})
+            if needs is not None and needed != needs:
+                self.leaves = chain([leaf], self.leaves)
+                return
+            needs = needed
+            yield leaf
 
     def _submit(self, leaves: tuple[Leaf, ...]) -> None:
         number = next(self.ids)
         unit = self.units[number] = _Unit(leaves)
         address = None if self.mailbox is None else self.mailbox.address
         try:
-            unit.future = self.executor.submit(run_unit, self.shared_job, number, leaves, address)
+            submit = self.executor.submit
+            if needs := self.resources.get(leaves[0].key.model):
+                submit = partial(self.executor.submit_with_resources, needs)  # type: ignore[attr-defined]
+            unit.future = submit(run_unit, self.shared_job, number, leaves, address)
         except BrokenExecutor as error:
             del self.units[number]
             self.again.append(leaves)

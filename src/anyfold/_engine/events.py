@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from anyfold._plan.task import Outcome, TaskKey
+from anyfold.errors import AnyfoldWarning
 
-__all__ = ["Event", "RunFinished", "RunStarted", "TaskFinished", "TaskStarted", "progress_observer"]
+__all__ = ["Event", "RunFinished", "RunStarted", "TaskFinished", "TaskStarted", "observer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,29 @@ class RunFinished:
 
 
 Event = RunStarted | TaskStarted | TaskFinished | RunFinished
+
+
+def observer(
+    callbacks: Sequence[Callable[[Event], object]], progress: bool | None
+) -> Callable[[Event], None]:
+    """Return what tells everybody who wants to know; a callback that raises is not called again."""
+    listeners: list[Callable[[Event], object]] = [*callbacks, progress_observer(progress)]
+
+    def tell(event: Event) -> None:
+        for listener in list(listeners):
+            try:
+                listener(event)
+            except Exception as error:
+                listeners.remove(listener)
+                warnings.warn(
+                    f"the callback {listener!r} raised {type(error).__name__}: {error}; it is not called "
+                    "again in this run",
+                    AnyfoldWarning,
+                    stacklevel=2,
+                )
+
+    return tell
+
 
 SHORT_RUN = 2.0
 """Seconds before a bar shows by itself."""
