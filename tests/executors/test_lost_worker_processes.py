@@ -217,8 +217,7 @@ def test_a_finished_result_survives_the_worker_that_sent_it(name, tmp_path):
     def answer_and_die(pid, go):
         from anyfold._worker import serve
 
-        send = serve._send
-        serve._send = lambda channel, body: (send(channel, body), os._exit(5))
+        serve._receive = lambda channel: os._exit(5)  # called when the answer has been sent
         hold(pid, go)
         return 7
 
@@ -227,6 +226,7 @@ def test_a_finished_result_survives_the_worker_that_sent_it(name, tmp_path):
         held.add_done_callback(lambda _: wait_until(lambda: not alive(read_pid(tmp_path / "pid"))))
         read_pid(tmp_path / "started")
         last = executor.submit(answer_and_die, tmp_path / "pid", tmp_path / "held up")
+        read_pid(tmp_path / "pid")
         # The manager is busy with the callback of the first future until the worker of the second has ended.
         (tmp_path / "go").touch()
         held.result(PATIENCE)

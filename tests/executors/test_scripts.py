@@ -76,8 +76,14 @@ UNGUARDED = """
 """
 
 
-@pytest.mark.parametrize("name", PARALLEL)
-@pytest.mark.parametrize("ending", ["executor.shutdown()", "pass", "del executor", "raise ValueError('end')"])
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        *((name, ending) for name in PARALLEL for ending in ("pass", "raise ValueError('end')")),
+        *((name, "executor.shutdown()") for name in OWN_POOL),
+        *((name, "del executor") for name in PARALLEL),
+    ],
+)
 def test_a_script_without_a_main_guard_runs_once_and_leaves_nothing(name, ending, tmp_path):
     code, out, err = run_script(tmp_path, source(UNGUARDED + f"    {ending}\n"), name)
     assert out.splitlines()[0:1] == ["caught mine"], err

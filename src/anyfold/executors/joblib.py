@@ -324,10 +324,7 @@ def _end(pool: Any) -> None:
         pool.terminate(kill_workers=True)
         return
     private: Any = pool
-    # First the thread that would start new workers; then the workers.
-    private._worker_handler._state = multiprocessing.pool.TERMINATE
-    private._change_notifier.put(None)
-    private._worker_handler.join()
+    _stop_replacing(private)
     kill_all(private._pool)
     for worker in private._pool:
         worker.join()
@@ -336,6 +333,13 @@ def _end(pool: Any) -> None:
         lock.acquire(block=False)
         lock.release()
     private.terminate()
+
+
+def _stop_replacing(pool: Any) -> None:
+    """End the thread of a `multiprocessing.Pool` that starts new workers."""
+    pool._worker_handler._state = multiprocessing.pool.TERMINATE
+    pool._change_notifier.put(None)
+    pool._worker_handler.join()
 
 
 _open: dict[JoblibExecutor, None] = {}
