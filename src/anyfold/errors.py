@@ -15,6 +15,8 @@ __all__ = [
     "DataChangedWarning",
     "InvalidInputError",
     "InvalidSettingError",
+    "JournalError",
+    "JournalWarning",
     "MemoryPressureWarning",
     "MissingDependencyError",
     "SharedLost",
@@ -113,6 +115,10 @@ class WorkerTraceback(AnyfoldError):
         return f"\n{self.args[0]}" if self.args else ""
 
 
+class JournalError(AnyfoldError, OSError):
+    """The journal of finished work cannot be opened, or is none."""
+
+
 class AnyfoldWarning(UserWarning):
     """Base class of all warnings that anyfold issues of its own accord."""
 
@@ -123,3 +129,7 @@ class DataChangedWarning(AnyfoldWarning):
 
 class MemoryPressureWarning(AnyfoldWarning):
     """What workers would like to keep in memory does not fit."""
+
+
+class JournalWarning(AnyfoldWarning):
+    """The journal could not be written to any more; the run goes on without it."""
