@@ -7,6 +7,7 @@ error. So this file does what `Parallel` does inside, and is the only one that k
 from __future__ import annotations
 
 import concurrent.futures
+import copy
 import itertools
 import multiprocessing.pool
 import os
@@ -91,11 +92,15 @@ class JoblibExecutor(Executor):
         self._watch: Callable[[], None] | None = None
         self._recovery: threading.Thread | None = None
         self._closing: threading.Thread | None = None
-        _open[self] = None
-        self._parallel = Parallel(n_jobs=_n_jobs(max_workers))
+        backend, n_jobs = get_active_backend()
+        if max_workers is not None:
+            n_jobs = check_max_workers(max_workers)
+        # A copy: other calls of joblib under the same configuration set up, and end, the same object.
+        self._parallel = Parallel(n_jobs=-1 if n_jobs is None else n_jobs, backend=copy.copy(backend))
         self._before = _reusable_pool()
         self._parallel.__enter__()
         self._ready()
+        _open[self] = None
         backend = self._parallel._backend
         self.max_workers: int = self._parallel._effective_n_jobs()
         self.isolation: Isolation = _isolation(backend)
@@ -291,13 +296,6 @@ class JoblibExecutor(Executor):
             pool.shutdown(wait=True)
 
 
-def _n_jobs(max_workers: int | None) -> int:
-    if max_workers is not None:
-        return check_max_workers(max_workers)
-    active: int | None = get_active_backend()[1]
-    return -1 if active is None else active
-
-
 def _isolation(backend: Any) -> Isolation:
     if isinstance(backend, SequentialBackend):
         return "none"
@@ -328,9 +326,10 @@ def _end(pool: Any) -> None:
     kill_all(private._pool)
     for worker in private._pool:
         worker.join()
-    # A killed worker cannot give back the lock of a queue, for which terminate would wait for ever.
-    for lock in (private._inqueue._rlock, private._outqueue._wlock):
-        lock.acquire(block=False)
+    # A killed worker cannot give back the lock of a queue, for which terminate would wait for ever. The
+    # first of them is taken by workers only, the second for a moment by a thread here too.
+    for lock, patience in ((private._inqueue._rlock, 0.0), (private._outqueue._wlock, 1.0)):
+        lock.acquire(timeout=patience)
         lock.release()
     private.terminate()
 
