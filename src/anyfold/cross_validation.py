@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.exceptions import FitFailedWarning
 from sklearn.utils import indexable
 
 from anyfold import _compat
@@ -24,8 +23,9 @@ from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._session import Workers, open_workers, run_work
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
-from anyfold.errors import AnyfoldError, DataChangedWarning, InvalidInputError, MemoryPressureWarning
-from anyfold.results import CVResult, FailureRecord
+from anyfold.errors import DataChangedWarning, InvalidInputError, MemoryPressureWarning
+from anyfold.results import CVResult
+from anyfold.results.verdict import raise_or_warn
 from anyfold.settings import Settings, resolve, with_settings_signature
 
 __all__ = ["Folds", "run_cv"]
@@ -253,7 +253,7 @@ def run_cv(
             interrupt.result = result(workers, interrupted=True)  # type: ignore[attr-defined]
             raise
     complete = result(workers, interrupted=len(outcomes) < len(keys))
-    _tell_of_failures(complete, outcomes, raise_errors, len(keys), error_score)
+    raise_or_warn(complete, outcomes.values(), error_score)
     return complete
 
 
@@ -350,36 +350,3 @@ def _classes(y: Any) -> Any:
     if values.ndim == 1:
         return np.unique(values)
     return [np.unique(values[:, column]) for column in range(values.shape[1])]
-
-
-def _tell_of_failures(
-    result: CVResult, outcomes: Mapping[TaskKey, Outcome], raise_errors: bool, n_tasks: int, error_score: Any
-) -> None:
-    """Raise the original exception where nothing came of the run; warn where some of it failed."""
-    if not result.failures:
-        return
-    without_scores = [outcome for outcome in outcomes.values() if outcome.value is None]
-    if raise_errors or len(without_scores) == n_tasks:
-        first = min(result.failures, key=lambda failure: (failure.fold, result.models.index(failure.model)))
-        error = _original(first)
-        reason = "error_score is 'raise'" if raise_errors else f"all {n_tasks} tasks failed"
-        error.add_note(f"raised in {first.stage} of model {first.model!r}, fold {first.fold} ({reason})")
-        raise error
-    by_message: dict[str, int] = {}
-    for failure in result.failures:
-        line = f"{failure.model}, {failure.stage}: {failure.type}: {failure.message.splitlines()[0]:.200}"
-        by_message[line] = by_message.get(line, 0) + 1
-    told = "\n".join(f"  {n} x {line}" for line, n in by_message.items())
-    warnings.warn(
-        f"{len(result.failures)} of {n_tasks} tasks failed; the scores that they miss are {error_score}. "
-        f"result.failures has the tracebacks.\n{told}",
-        FitFailedWarning,
-        stacklevel=3,
-    )
-
-
-def _original(failure: FailureRecord) -> BaseException:
-    try:
-        return failure.exception()
-    except AnyfoldError as unreadable:
-        return unreadable

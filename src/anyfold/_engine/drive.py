@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, count, islice
+from itertools import count
 from typing import Any
 
 from anyfold._data.serialize import loads
@@ -27,6 +27,7 @@ from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished,
 from anyfold._engine.faults import Blame, lost_failure, timeout_failure
 from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
 from anyfold._engine.relay import Relay
+from anyfold._engine.supply import Supply
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._plan.units import unit_size, window_size
 from anyfold._worker.capture import routed
@@ -108,13 +109,11 @@ def drive(
     """
     run = _Run(
         job=job,
-        leaves=iter(leaves),
-        n_unsent=n_leaves,
+        supply=Supply(iter(leaves), n_leaves, resources or {}, outcomes),
         executor=executor,
         shared_job=shared_job,
         n_workers=n_workers,
         stop_on_failure=stop_on_failure,
-        resources=resources or {},
         blame=Blame(retries),
         observe=observe,
         outcomes=outcomes,
@@ -145,13 +144,11 @@ class _Run:
     """The state of one run; used by one thread."""
 
     job: Job
-    leaves: Iterator[Leaf]
-    n_unsent: int
+    supply: Supply
     executor: Executor
     shared_job: Shared[Job]
     n_workers: int
     stop_on_failure: bool
-    resources: Mapping[str, Mapping[str, float]]
     blame: Blame
     observe: Callable[[Event], None]
 
@@ -163,12 +160,7 @@ class _Run:
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=count)
-    again: deque[tuple[Leaf, ...]] = field(default_factory=deque)
-    """Units to run again after a loss; a leaf that is charged with one is alone in its unit."""
     finished: deque[int] = field(default_factory=deque)
-    positions: dict[TaskKey, int] = field(default_factory=dict)
-    cutoff: int | None = None
-    """Position of the first failed leaf, where failures stop the run."""
     attempts: Counter[TaskKey] = field(default_factory=Counter)
     leaf_seconds: float | None = None
     heard: bool = False
@@ -210,51 +202,28 @@ class _Run:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def _awaited(self) -> bool:
-        if self.cutoff is None:
+        if self.supply.cutoff is None:
             return bool(self.units)
         submitted = [unit.leaves for unit in self.units.values()]
-        return any(self._wanted(leaf) for leaves in (*submitted, *self.again) for leaf in leaves)
-
-    def _wanted(self, leaf: Leaf) -> bool:
-        """Whether the outcome of a leaf can still change what the run returns."""
-        return leaf.key not in self.outcomes and (
-            self.cutoff is None or self.positions[leaf.key] < self.cutoff
+        return any(
+            self.supply.is_wanted(leaf) for leaves in (*submitted, *self.supply.again) for leaf in leaves
         )
 
     # ---- submitting ---------------------------------------------------------------------------
 
     def _fill_window(self) -> None:
         window = 1 if self.job.isolation == "none" else window_size(self.n_workers)
-        while self.broken is None and len(self.units) < window and (leaves := self._next_leaves()):
+        while self.broken is None and len(self.units) < window:
+            leaves = self.supply.take(self._unit_size())
+            if not leaves:
+                break
             self._submit(leaves)
             if self.job.isolation == "none":
                 break  # what ran inline has reported by now; look at it before the next unit
 
-    def _next_leaves(self) -> tuple[Leaf, ...]:
-        while self.again:
-            leaves = tuple(leaf for leaf in self.again.popleft() if self._wanted(leaf))
-            if leaves:
-                return leaves
-        if self.cutoff is not None or self.n_unsent == 0:
-            return ()
+    def _unit_size(self) -> int:
         # Without word from the workers the guilty leaf of a lost unit would not be known.
-        size = unit_size(self.n_unsent, self.n_workers, self.leaf_seconds) if self.heard else 1
-        leaves = tuple(self._alike(size))
-        self.n_unsent = max(0, self.n_unsent - len(leaves)) if leaves else 0
-        for leaf in leaves:
-            self.positions[leaf.key] = len(self.positions)
-        return leaves
-
-    def _alike(self, size: int) -> Iterator[Leaf]:
-        """Draw up to so many leaves that need the same resources."""
-        needs: Mapping[str, float] | None = None
-        for leaf in islice(self.leaves, size):
-            needed = self.resources.get(leaf.key.model, {})
-            if needs is not None and needed != needs:
-                self.leaves = chain([leaf], self.leaves)
-                return
-            needs = needed
-            yield leaf
+        return unit_size(self.supply.n_fresh, self.n_workers, self.leaf_seconds) if self.heard else 1
 
     def _submit(self, leaves: tuple[Leaf, ...]) -> None:
         number = next(self.ids)
@@ -262,12 +231,12 @@ class _Run:
         address = None if self.mailbox is None else self.mailbox.address
         try:
             submit = self.executor.submit
-            if needs := self.resources.get(leaves[0].key.model):
+            if needs := self.supply.needs(leaves):
                 submit = partial(self.executor.submit_with_resources, needs)  # type: ignore[attr-defined]
             unit.future = submit(run_unit, self.shared_job, number, leaves, address)
         except BrokenExecutor as error:
             del self.units[number]
-            self.again.append(leaves)
+            self.supply.put_back(leaves)
             self._break(error)
         else:
             unit.future.add_done_callback(lambda _: self.inbox.put(_Finished(number)))
@@ -330,10 +299,10 @@ class _Run:
         except WorkerLostError as lost:
             self._lost(unit, lost)
         except BrokenExecutor as error:
-            self.again.append(unit.leaves)
+            self.supply.put_back(unit.leaves)
             self._break(error)
         except CancelledError as error:
-            self.again.append(unit.leaves)
+            self.supply.put_back(unit.leaves)
             self._break(BrokenExecutor(f"the executor cancelled work that it had accepted: {error!r}"))
         except BaseException as error:
             # The unit could not be run or read at all: no leaf of it is to blame.
@@ -363,10 +332,10 @@ class _Run:
             self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
 
     def _keep(self, outcome: Outcome) -> None:
-        position = self.positions[outcome.key]
-        outcome = self.outcomes[outcome.key] = self.relay.take(position, outcome)
+        outcome = self.relay.take(self.supply.positions[outcome.key], outcome)
+        self.outcomes[outcome.key] = outcome
         if self.stop_on_failure and outcome.failure is not None:
-            self.cutoff = position if self.cutoff is None else min(self.cutoff, position)
+            self.supply.cut_off(outcome.key)
         self.observe(TaskFinished(outcome))
 
     # ---- losses -------------------------------------------------------------------------------
@@ -385,16 +354,14 @@ class _Run:
             ]
             if not self.blame.is_guilty(unit.worker, lost, running):
                 guilty = None
-        innocent = tuple(leaf for leaf in unit.leaves if leaf is not guilty and leaf.key not in self.outcomes)
-        if innocent:
-            self.again.append(innocent)
+        self.supply.put_back(leaf for leaf in unit.leaves if leaf is not guilty)
         if guilty is None:
             return
         if stack is not None:
             seconds = self.job.timeout or 0.0
             self._fail(guilty, timeout_failure(guilty.key, seconds, stack, guilty.parameters))
         elif self.blame.may_retry(guilty.key):
-            self.again.append((guilty,))
+            self.supply.put_back([guilty])
         else:
             attempts = self.blame.charges[guilty.key]
             self._fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
@@ -410,8 +377,7 @@ class _Run:
             "finished is kept. The backends of anyfold replace lost workers: name one of them instead"
         )
         failure = failure_of("worker", lost)
-        for leaf in [leaf for leaves in self.again for leaf in leaves] + list(self.leaves):
-            self.positions.setdefault(leaf.key, len(self.positions))
+        for leaf in self.supply.drain():
             self._fail(leaf, failure)
 
     def _abandon(self) -> None:

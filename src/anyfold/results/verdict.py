@@ -1,0 +1,64 @@
+"""Whether failures end a run with an error or with a warning."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from anyfold._plan.task import Outcome
+from anyfold.errors import AnyfoldError
+from anyfold.results.cv_result import CVResult
+from anyfold.results.records import FailureRecord
+
+__all__ = ["raise_or_warn"]
+
+
+def raise_or_warn(result: CVResult, outcomes: Collection[Outcome], error_score: Any) -> None:
+    """Raise the original exception where nothing came of a run; warn once where some tasks failed.
+
+    Parameters
+    ----------
+    result : CVResult
+        What came of the run.
+    outcomes : collection of Outcome
+        Of which it was made.
+    error_score : "raise" or number
+        As given to the front door.
+    """
+    if not result.failures:
+        return
+    n_tasks = len(result.models) * result.n_folds
+    if error_score == "raise" or not any(outcome.value is not None for outcome in outcomes):
+        first = min(result.failures, key=lambda failure: (failure.fold, result.models.index(failure.model)))
+        error = _original(first)
+        reason = "error_score is 'raise'" if error_score == "raise" else f"all {n_tasks} tasks failed"
+        error.add_note(f"raised in {first.stage} of model {first.model!r}, fold {first.fold} ({reason})")
+        raise error
+    _warn(result, n_tasks, error_score)
+
+
+def _warn(result: CVResult, n_tasks: int, error_score: Any) -> None:
+    from sklearn.exceptions import FitFailedWarning
+
+    lines = Counter(_line(failure) for failure in result.failures)
+    told = "\n".join(f"  {n} x {line}" for line, n in lines.items())
+    warnings.warn(
+        f"{len(result.failures)} of {n_tasks} tasks failed; the scores that they miss are {error_score}. "
+        f"result.failures has the tracebacks.\n{told}",
+        FitFailedWarning,
+        stacklevel=4,
+    )
+
+
+def _line(failure: FailureRecord) -> str:
+    first, *_ = failure.message.splitlines() or [""]
+    return f"{failure.model}, {failure.stage}: {failure.type}: {first:.200}"
+
+
+def _original(failure: FailureRecord) -> BaseException:
+    try:
+        return failure.exception()
+    except AnyfoldError as unreadable:
+        return unreadable
