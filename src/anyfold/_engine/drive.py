@@ -71,7 +71,6 @@ def drive(
     outcomes: dict[TaskKey, Outcome],
     retries: int,
     time_limit: float | None = None,
-    stop_on_failure: bool = False,
     resources: Mapping[str, Mapping[str, float]] | None = None,
     temp_dir: str | None = None,
     observe: Callable[[Event], None] = lambda event: None,
@@ -98,8 +97,6 @@ def drive(
         How often a leaf is run again whose worker was lost.
     time_limit : float, optional
         Seconds after which this returns with what has finished.
-    stop_on_failure : bool
-        Start nothing more after the first leaf, in the order of `leaves`, that fails.
     resources : mapping of str to mapping of str to float, optional
         What the leaves of a model need, for an executor that places tasks by it.
     temp_dir : str, optional
@@ -113,7 +110,6 @@ def drive(
         executor=executor,
         shared_job=shared_job,
         n_workers=n_workers,
-        stop_on_failure=stop_on_failure,
         blame=Blame(retries),
         observe=observe,
         outcomes=outcomes,
@@ -148,7 +144,6 @@ class _Run:
     executor: Executor
     shared_job: Shared[Job]
     n_workers: int
-    stop_on_failure: bool
     blame: Blame
     observe: Callable[[Event], None]
 
@@ -312,7 +307,7 @@ class _Run:
             for key, data in unsent:
                 self.attempts[key] += 1
                 self._record(key, data)
-            for leaf in unit.leaves:
+            for leaf in filter(self.supply.is_wanted, unit.leaves):
                 lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
                 self._fail(leaf, failure_of("worker", lost_leaf))
 
@@ -334,7 +329,7 @@ class _Run:
     def _keep(self, outcome: Outcome) -> None:
         outcome = self.relay.take(self.supply.positions[outcome.key], outcome)
         self.outcomes[outcome.key] = outcome
-        if self.stop_on_failure and outcome.failure is not None:
+        if self.job.stop_on_failure and outcome.failure is not None:
             self.supply.cut_off(outcome.key)
         self.observe(TaskFinished(outcome))
 

@@ -72,6 +72,8 @@ class Job:
     n_workers: int
     timeout: float | None
     """Seconds that one leaf may take."""
+    stop_on_failure: bool
+    """Whether nothing more is wanted of a unit once a leaf of it has failed."""
     inner_threads: int
     sklearn_config: Mapping[str, Any]
     ears: Ears
@@ -107,11 +109,14 @@ def run_unit(
             if not reporter.started(unit, leaf.key):
                 break
             with watched(job.timeout, address):
-                data = _pickled(run_leaf(job, leaf))
+                outcome = run_leaf(job, leaf)
+                data = _pickled(outcome)
             if reporter.done(unit, leaf.key, data):
                 n_sent += 1
             else:
                 unsent.append((leaf.key, data))
+            if job.stop_on_failure and outcome.failure is not None:
+                break
         reporter.flush()
     return n_sent, tuple(unsent)
 
