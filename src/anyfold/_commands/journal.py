@@ -130,8 +130,8 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 def _runs(database: sqlite3.Connection) -> Iterable[RunRow]:
     query = (
-        "SELECT run, total(started), count(key), anyfold, versions FROM runs LEFT JOIN "
-        "(SELECT run, key FROM outcomes) USING (run) GROUP BY run ORDER BY run"
+        "SELECT run, abs(started), ifnull(n, 0), anyfold, versions FROM runs LEFT JOIN "
+        "(SELECT run, count(*) AS n FROM outcomes GROUP BY run) USING (run) ORDER BY run"
     )
     for number, started, recorded, version, versions in database.execute(query):
         yield RunRow(int(number), float(started), int(recorded), str(version), _versions(versions))

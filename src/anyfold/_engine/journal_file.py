@@ -41,19 +41,32 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[sqlite3.Connection]:
-    """Open a journal to read it; nothing is changed, and nothing is created."""
+    """Open a journal to read it; its content is not changed, and it is not created."""
     path = Path(path).absolute()
     with explained(path):
         if not path.is_file():
             raise JournalError(f"there is no file {str(path)!r}")
-        database = connect(path, "ro")
+        database = _open_to_read(path)
         try:
-            if is_new(database):
-                raise JournalError(f"{str(path)!r} is empty, not a journal")
             check(database, path)
             yield database
         finally:
             database.close()
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    # Not mode=ro: such a reader leaves the files of the log behind, which it may not delete.
+    database = connect(path, "rw")
+    try:
+        database.execute("PRAGMA query_only=ON")
+        patiently(lambda: _header(database))
+    except sqlite3.OperationalError:
+        database.close()
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        # No log, and none can be made: nobody writes to it here.
+        database = connect(path, "ro&immutable=1")
+    return database
 
 
 def create(path: Path) -> None:

@@ -130,6 +130,8 @@ class _Walk:
             return found
         number = self._numbers.get(id(obj))
         if number is None:
+            if isinstance(obj, type) and not obj.__flags__ & HEAP_TYPE:
+                raise Untrusted(f"{_title(obj)} is compiled and belongs to no installed distribution")
             number = self._numbers[id(obj)] = len(self._found)
             self._found.append(obj)
         return _texts("reference", str(number))
@@ -232,8 +234,6 @@ class _Walk:
     # ---- classes and modules ------------------------------------------------------------------
 
     def _class(self, cls: type) -> bytes:
-        if not cls.__flags__ & HEAP_TYPE:
-            raise Untrusted("it is compiled and belongs to no installed distribution")
         parts = [self._encoder.encode((cls.__name__, type(cls), cls.__mro__[1:]))]
         own = {name: value for name, value in vars(cls).items() if name not in BOOKKEEPING}
         parts.append(self._encoder.named(own, "attribute"))
