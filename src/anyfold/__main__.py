@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from anyfold import __version__
-from anyfold._commands import check, doctor
+from anyfold._commands import doctor, journal
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, check)
+COMMANDS = (doctor, journal)
 """Modules that import what they need only when they run, so that ``--help`` answers at once."""
 
 
