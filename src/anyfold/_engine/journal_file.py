@@ -34,6 +34,9 @@ TABLES = {
 PATIENCE = 30.0
 """Seconds to wait for another process that is writing."""
 
+SMALLEST = 512
+"""Bytes of an SQLite file that holds anything."""
+
 REMEDY = "Delete it or name another file; what it held is computed again"
 
 T = TypeVar("T")
@@ -77,6 +80,8 @@ def create(path: Path) -> None:
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
+    if 0 < path.stat().st_size < SMALLEST:
+        raise JournalError(_meaning_of(sqlite3.SQLITE_NOTADB, path))  # SQLite would take it as empty
     database = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None)
     database.execute("PRAGMA trusted_schema=OFF")  # the file may be anybody's
     database.execute("PRAGMA cell_size_check=ON")
@@ -147,7 +152,7 @@ def explained(path: Path) -> Iterator[None]:
     except JournalError:
         raise
     except sqlite3.Error as error:
-        raise JournalError(_meaning(str(path), error)) from error
+        raise JournalError(_meaning_of(getattr(error, "sqlite_errorcode", 0), path, str(error))) from error
     except FileNotFoundError as error:
         raise JournalError(
             f"the journal {str(path)!r} cannot be made: there is no such folder, or it is gone"
@@ -156,18 +161,19 @@ def explained(path: Path) -> Iterator[None]:
         raise JournalError(f"the journal {str(path)!r} cannot be used: {error.strerror or error}") from error
 
 
-def _meaning(path: str, error: sqlite3.Error) -> str:
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+def _meaning_of(code: int, path: Path, said: str = "") -> str:
+    journal = repr(str(path))
+    match code & 0xFF:
         case sqlite3.SQLITE_NOTADB:
-            return f"{path!r} is not a journal: it is no SQLite file. Name another file. Nothing was changed"
+            return f"{journal} is not a journal: it is no SQLite file. Name another file. Nothing was changed"
         case sqlite3.SQLITE_CORRUPT:
-            return f"the journal {path!r} is damaged ({error}). {REMEDY}"
+            return f"the journal {journal} is damaged ({said}). {REMEDY}"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            return f"the journal {path!r} is read-only: make it writable, or name another file"
+            return f"the journal {journal} is read-only: make it writable, or name another file"
         case sqlite3.SQLITE_CANTOPEN:
-            return f"the journal {path!r} cannot be opened: its folder and it must be readable and writable"
+            return f"the journal {journal} cannot be opened: its folder and it must be readable and writable"
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-            return f"the journal {path!r} cannot be written: the disk is full, or fails ({error})"
+            return f"the journal {journal} cannot be written: the disk is full, or fails ({said})"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"the journal {path!r} was locked by another process for {PATIENCE:g} seconds"
-    return f"the journal {path!r} cannot be used: {error}"
+            return f"the journal {journal} was locked by another process for {PATIENCE:g} seconds"
+    return f"the journal {journal} cannot be used: {said}"
