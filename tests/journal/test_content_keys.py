@@ -293,7 +293,7 @@ DATA = [
     np.array(["2020-01-01"], "M8[D]"),
     np.zeros(2, dtype=[("a", "f4"), ("b", "O")]),
     np.ma.masked_array([1.0, 2.0], [0, 1], fill_value=3.0),
-    np.matrix([[1, 2]]),
+    np.array([[1, 2]]).view(np.matrix),
     np.zeros((0, 3)),
     sp.csr_matrix(X),
     sp.csc_array(X),

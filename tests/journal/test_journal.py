@@ -17,10 +17,11 @@ from tests.journal.conftest import NAN, RAISE, content, outcome
 
 from anyfold._data.serialize import loads
 from anyfold._engine.journal import Journal, Terms
+from anyfold._engine.resume import Resumption
 from anyfold._plan.content import ContentKey
 from anyfold._plan.task import Failure, FoldScores, Outcome, RelayedWarning, TaskKey
 from anyfold._worker.failures import failure_of
-from anyfold.errors import SharedLost, TaskTimeoutError, WorkerLostError
+from anyfold.errors import JournalWarning, SharedLost, TaskTimeoutError, WorkerLostError
 
 
 def failed(error, stage="fit", value=None):
@@ -137,11 +138,15 @@ def test_warnings_that_may_come_from_predicting_are_not_recorded(kept):
 
 def test_a_failure_of_a_model_comes_back_with_its_original_exception(kept):
     recorded = failed(ValueError("Input X contains NaN.\nsecond line \ud800"))
-    for terms in (NAN, RAISE):
-        found = kept(recorded, asked=terms)
-        assert replace(found.failure, exception=None) == replace(recorded.failure, exception=None)
-        error = loads(found.failure.exception)
-        assert (type(error), error.args) == (ValueError, (recorded.failure.message,))
+    found = kept(recorded)
+    assert replace(found.failure, exception=None) == replace(recorded.failure, exception=None)
+    error = loads(found.failure.exception)
+    assert (type(error), error.args) == (ValueError, (recorded.failure.message,))
+
+
+def test_a_run_that_raises_errors_computes_what_failed_again(kept):
+    assert kept(failed(ValueError("text")), asked=RAISE) is None
+    assert kept(failed(ValueError("text")), wrote=RAISE) is not None
 
 
 @pytest.mark.parametrize(
@@ -164,7 +169,6 @@ def test_an_exception_that_would_not_be_the_same_is_kept_as_text_only(kept, erro
     assert found.failure.exception is None
     assert (found.failure.type_name, found.failure.message) == (type(error).__name__, str(error))
     assert found.failure.traceback == recorded.failure.traceback
-    assert kept(recorded, asked=RAISE) is None  # computed again, to raise the original
 
 
 @pytest.mark.parametrize(
@@ -278,3 +282,46 @@ def test_a_failure_without_its_exception_is_known_by_its_name(kept):
     bare = Failure("fit", "TaskTimeoutError", "hung", "Traceback")
     assert kept(outcome(failure=bare, value=None)) is None
     assert kept(outcome(failure=replace(bare, type_name="ValueError"), value=None)) is not None
+
+
+# One run beside a journal
+
+
+def test_a_run_says_what_it_took_and_what_has_no_key(path):
+    keys = {
+        TaskKey("a", 0, 0): content(0),
+        TaskKey("a", 0, 1): content(1),
+        TaskKey("b", 0, 0): ContentKey(None, "an open file"),
+    }
+    with Journal(path) as journal:
+        first = Resumption(journal, keys, NAN)
+        assert (first.taken, first.use.taken) == ({}, frozenset())
+        first.record([Outcome(TaskKey("a", 0, 1), outcome(1).value)])
+        first.record([Outcome(TaskKey("b", 0, 0), outcome().value)])
+        second = Resumption(journal, keys, NAN)
+    assert second.taken.keys() == {TaskKey("a", 0, 1)} == second.use.taken
+    assert second.use.untrusted == {"b": "an open file"}
+    assert (second.use.path, second.use.reason, second.use.stopped) == (str(path), "", None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        ({"estimators": True}, "fitted estimators are"),
+        ({"predictions": True}, "predictions are"),
+        ({"estimators": True, "predictions": True}, "fitted estimators and predictions are"),
+    ],
+)
+def test_a_run_that_wants_what_is_not_kept_says_that_it_computes_everything(path, wanted, named):
+    with Journal(path) as journal:
+        resumption = Resumption(journal, {TaskKey("a", 0, 0): content(0)}, Terms(**wanted))
+    assert resumption.use.reason == f"{named} not kept in a journal: all tasks were computed"
+
+
+def test_a_run_says_why_its_journal_stopped(path):
+    with Journal(path) as journal:
+        resumption = Resumption(journal, {TaskKey("m", 0, 0): content(0)}, NAN)
+        path.unlink()
+        with pytest.warns(JournalWarning):
+            resumption.record([outcome()])
+    assert "deleted" in resumption.use.stopped or "gone" in resumption.use.stopped

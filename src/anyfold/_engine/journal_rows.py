@@ -106,8 +106,8 @@ def decode(key: TaskKey, columns: Columns, terms: Terms) -> Outcome | None:
         return None
     if outcome.failure is None:
         return None if outcome.value is None else outcome
-    # Where errors are raised, only the original will do.
-    return None if terms.error_score is None and outcome.failure.exception is None else outcome
+    # Where errors are raised the task fails again, with the original exception.
+    return None if terms.error_score is None else outcome
 
 
 def _is_the_models(failure: Failure) -> bool:

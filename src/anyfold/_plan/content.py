@@ -26,7 +26,7 @@ from anyfold._plan.canonical import Encoder, Untrusted, digest, token, within
 from anyfold._plan.code_identity import CodeIdentities
 from anyfold._plan.task import Leaf, TaskKey
 
-__all__ = ["Conditions", "ContentKey", "HasData", "HasModel", "content_keys", "describe_model"]
+__all__ = ["Conditions", "ContentKey", "HasData", "HasModel", "JournalUse", "content_keys", "describe_model"]
 
 MEANING = 1
 """Counted up whenever a task with the same key would come to something else than it did before."""
@@ -45,6 +45,21 @@ class ContentKey:
     """Why there is no digest."""
     model: str = ""
     """What kind of model it is, for people to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalUse:
+    """What a journal did for one run."""
+
+    path: str
+    taken: frozenset[TaskKey]
+    """Tasks whose outcome was there already."""
+    untrusted: Mapping[str, str]
+    """Names of models whose tasks were computed and not recorded, and why."""
+    reason: str = ""
+    """Why nothing could be taken at all."""
+    stopped: str | None = None
+    """Why nothing was recorded any more from some point on."""
 
 
 class HasData(Protocol):
