@@ -138,5 +138,5 @@ def run_work(
             f"time_limit={settings.time_limit:g} seconds were over when {len(outcomes)} of {n_leaves} tasks "
             "had finished; result.missing names the others",
             AnyfoldWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
