@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from anyfold import __version__
-from anyfold._commands import doctor, journal
+from anyfold._commands import check, doctor, journal
 
 __all__ = ["main"]
 
-COMMANDS = (doctor, journal)
+COMMANDS = (doctor, check, journal)
 """Modules that import what they need only when they run, so that ``--help`` answers at once."""
 
 
