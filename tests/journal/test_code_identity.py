@@ -1,12 +1,14 @@
 """The identity of code changes with what it does, and with nothing else."""
 
 import linecache
+import pickle
 import sys
 import textwrap
 import types
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
@@ -124,6 +126,16 @@ def test_a_docstring_that_shifts_every_constant_and_jump_changes_nothing():
     told = bare.replace("def f(x):\n", 'def f(x):\n        """Count."""\n')
     assert identity_of(bare, "f") == identity_of(told, "f")
     assert identity_of(bare.replace("x == 299", "x == 298"), "f") != identity_of(bare, "f")
+
+
+def test_using_and_pickling_a_class_keeps_its_identity():
+    model = load(MODEL).Model
+    before = identity(model)
+    fitted = model().fit(np.arange(4.0), np.arange(4))
+    fitted.predict(1.0)
+    pickle.dumps(fitted)
+    clone(fitted).set_params(power=2)
+    assert identity(model) == before
 
 
 def test_what_a_closure_holds_is_part_of_it():

@@ -47,6 +47,7 @@ BOOKKEEPING = PLACES | {
     "__dict__",
     "__firstlineno__",
     "__module__",
+    "__slotnames__",
     "__static_attributes__",
     "__type_params__",
     "__weakref__",
