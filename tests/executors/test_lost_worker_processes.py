@@ -23,8 +23,6 @@ from tests.executors.executor_helpers import (
 
 from anyfold.errors import WorkerLostError
 
-STOPPING = [name for name in HEALING if not name.startswith("joblib")]
-
 
 def end(how):
     if how == "exit":
@@ -175,7 +173,7 @@ def test_a_stopped_worker_holds_up_neither_a_large_task_nor_the_others_nor_shutd
         assert large.result(PATIENCE) == 50_000_000
 
 
-@pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.parametrize("name", HEALING)
 def test_stop_running_stops_at_once_and_leaves_the_executor_usable(executor, name, tmp_path):
     futures = [executor.submit(hold, tmp_path / f"started{i}", tmp_path / "never") for i in range(2)]
     pids = [read_pid(tmp_path / f"started{i}") for i in range(2)]
@@ -187,7 +185,7 @@ def test_stop_running_stops_at_once_and_leaves_the_executor_usable(executor, nam
     assert executor.submit(abs, -1).result(PATIENCE) == 1
 
 
-@pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.parametrize("name", HEALING)
 def test_stop_running_without_work_does_nothing(executor, name):
     executor.stop_running()
     pid = executor.submit(os.getpid).result(PATIENCE)

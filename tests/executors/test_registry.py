@@ -67,7 +67,9 @@ print(*[b.name for b in anyfold.available_backends() if b.available and b.origin
 print([m for m in ("loky", "joblib", "multiprocessing", "sklearn", "ray", "distributed") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [" ".join(BUILT_IN), "[]"]
+    listed, imported = done.stdout.splitlines()
+    assert set(BUILT_IN) <= set(listed.split())
+    assert imported == "[]"
 
 
 def test_the_mapping_of_backends_cannot_be_changed_past_register_backend():
@@ -77,7 +79,7 @@ def test_the_mapping_of_backends_cannot_be_changed_past_register_backend():
 
 def test_an_unknown_name_is_answered_with_the_near_ones_and_all():
     with pytest.raises(
-        UnknownBackendError, match=r"'lokey'; did you mean 'loky'\? known are 'joblib'.*'threads'"
+        UnknownBackendError, match=r"'lokey'; did you mean 'loky'\? known are .*'joblib', 'loky'.*'threads'"
     ):
         get_executor("lokey")
     with pytest.raises(UnknownBackendError, match="no backend 'xyz'; known are"):

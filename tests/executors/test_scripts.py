@@ -146,7 +146,7 @@ def test_the_main_module_need_not_be_a_file(name, how, tmp_path):
     assert (tmp_path / "ran").read_text() == "x"
 
 
-@pytest.mark.parametrize("name", UNSHARED)
+@pytest.mark.parametrize("name", HEALING)
 def test_workers_do_not_outlive_a_killed_driver(name, tmp_path):
     body = """
     from tests.executors.executor_helpers import hold
@@ -159,6 +159,28 @@ def test_workers_do_not_outlive_a_killed_driver(name, tmp_path):
             read_pid(tmp_path / f"started{i}")
         pids = descendants(driver.pid)
         assert len(pids) >= 2
+        driver.send_signal(signal.SIGKILL)
+        driver.communicate(timeout=PATIENCE)
+    wait_until(lambda: all_gone(pids), f"the end of {pids}")
+
+
+@pytest.mark.parametrize(
+    "pool",
+    ["concurrent.futures.ProcessPoolExecutor(2)", "loky.ProcessPoolExecutor(2)"],
+)
+def test_nor_do_those_of_a_pool_of_the_users(pool, tmp_path):
+    body = f"""
+    import concurrent.futures, loky
+    from anyfold.executors import as_executor
+    from tests.executors.executor_helpers import hold
+    executor = as_executor({pool})
+    futures = [executor.submit(hold, f"started{{i}}", "never") for i in range(2)]
+    futures[0].result()
+    """
+    with start_script(tmp_path, source(body)) as driver:
+        for i in range(2):
+            read_pid(tmp_path / f"started{i}")
+        pids = descendants(driver.pid)
         driver.send_signal(signal.SIGKILL)
         driver.communicate(timeout=PATIENCE)
     wait_until(lambda: all_gone(pids), f"the end of {pids}")

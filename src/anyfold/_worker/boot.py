@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["WorkerSetup", "capture_setup", "environment", "prepare", "signal_at_parents_end", "warm_imports"]
+__all__ = [
+    "WorkerSetup",
+    "capture_setup",
+    "environment",
+    "prepare",
+    "signal_at_parents_end",
+    "warm_imports",
+    "watch_driver",
+]
 
 _PR_SET_PDEATHSIG = 1
 _WARM = (
@@ -107,18 +115,28 @@ def signal_at_parents_end(number: int) -> None:
 def _die_with_driver(setup: WorkerSetup) -> None:
     if setup.kill_with_parent_thread:
         signal_at_parents_end(signal.SIGKILL)
-    # The parent may be a fork server, and a signal tied to it says nothing about the caller; so watch the
-    # caller itself. Opening the descriptor fails when it is gone already.
-    if hasattr(os, "pidfd_open"):
-        try:
-            driver = os.pidfd_open(setup.driver_pid)
-        except ProcessLookupError:
-            os._exit(1)
-        except OSError:
-            return  # not allowed here: the end of the pipe has to do
-        watch = threading.Thread(target=_exit_when_readable, args=(driver,), daemon=True)
-        watch.name = "anyfold-watch-driver"
-        watch.start()
+    # The parent may be a fork server, and a signal tied to it says nothing about the caller.
+    watch_driver(setup.driver_pid)
+
+
+def watch_driver(pid: int) -> None:
+    """Watch a process of this host, and end this one when it ends; the second call does nothing."""
+    if os.getpid() in _watching or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        driver = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os._exit(1)
+    except OSError:
+        return  # not allowed here: the end of the pipe has to do
+    _watching.add(os.getpid())
+    watch = threading.Thread(target=_exit_when_readable, args=(driver,), daemon=True)
+    watch.name = "anyfold-watch-driver"
+    watch.start()
+
+
+_watching: set[int] = set()
+"""This process, once it watches its caller; a fork of it does not."""
 
 
 def _exit_when_readable(descriptor: int) -> None:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from anyfold._worker.boot import watch_driver
 from anyfold.errors import UnreadableResultError, WorkerTraceback
 
-__all__ = ["Answer", "call", "dumps_call", "load_answer", "load_result"]
+__all__ = ["Answer", "call", "call_watching", "dumps_call", "load_answer", "load_result"]
 
 _PROTOCOL = 5
 _RESULT = b"R"
@@ -80,6 +81,12 @@ def call(payload: bytes | bytearray) -> bytes:
         return _dump_error(
             UnreadableResultError(f"{what}, cannot be pickled: {_describe(error)}"), cause=error
         )
+
+
+def call_watching(payload: bytes, driver_pid: int) -> bytes:
+    """Like `call`, in a process that anyfold did not start; it ends with its caller, on the same host."""
+    watch_driver(driver_pid)
+    return call(payload)
 
 
 def load_answer(data: bytes | bytearray | memoryview) -> Answer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-from anyfold._worker.call import Answer, call, dumps_call, load_answer
+from anyfold._worker.call import Answer, call, call_watching, dumps_call, load_answer
 from anyfold.errors import InvalidInputError
 from anyfold.executors import base
 from anyfold.executors._futures import FollowingFuture, failed_future
@@ -89,6 +91,7 @@ class ForeignExecutor(Executor):
         self._executor = executor
         self._owned = owned
         self.isolation: Isolation = "thread" if isinstance(executor, ThreadPoolExecutor) else "process"
+        self._local = _runs_on_this_host(executor)
         workers = getattr(executor, "_max_workers", None)
         self.max_workers: int | None = workers if isinstance(workers, int) else None
         self.closed = False
@@ -110,7 +113,8 @@ class ForeignExecutor(Executor):
                 payload = dumps_call(fn, args, kwargs)
             except Exception as error:
                 return failed_future(error)
-            future = FollowingFuture(self._pass_on(call, payload), _read)
+            task = (call_watching, payload, os.getpid()) if self._local else (call, payload)
+            future = FollowingFuture(self._pass_on(*task), _read)
         with self._lock:
             self._outstanding.add(future)
         future.add_done_callback(self._forget)
@@ -142,6 +146,13 @@ class ForeignExecutor(Executor):
             concurrent.futures.wait(outstanding)
         if self._owned:
             self._executor.shutdown(wait=wait)
+
+
+def _runs_on_this_host(executor: Any) -> bool:
+    """Tell the process pools of the standard library and of loky, without importing either."""
+    standard = sys.modules.get("concurrent.futures.process")
+    is_standard = standard is not None and isinstance(executor, standard.ProcessPoolExecutor)
+    return is_standard or hasattr(executor, "_flags")
 
 
 def _read(inner: Future[Any]) -> Answer:

@@ -23,8 +23,8 @@ from joblib import Parallel
 from joblib.externals.loky import reusable_executor
 from joblib.parallel import BatchedCalls, SequentialBackend, get_active_backend
 
-from anyfold._worker.call import Answer, call, dumps_call, load_answer
-from anyfold.errors import UnsupportedFeatureError
+from anyfold._worker.call import Answer, call, call_watching, dumps_call, load_answer
+from anyfold.errors import UnsupportedFeatureError, WorkerLostError
 from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors._futures import failed_future, run_inline, settle
 from anyfold.executors._lost import find_culprit, kill_all, worker_lost
@@ -104,8 +104,8 @@ class JoblibExecutor(Executor):
         backend = self._parallel._backend
         self.max_workers: int = self._parallel._effective_n_jobs()
         self.isolation: Isolation = _isolation(backend)
-        heals = self._pool() is not None
-        self.capabilities: frozenset[str] = frozenset({"healing"} if heals else ())
+        known = self._pool() is not None
+        self.capabilities: frozenset[str] = frozenset({"healing", "stop_running"} if known else ())
         if self.isolation != "none" and not backend.supports_retrieve_callback:
             self.shutdown()
             raise UnsupportedFeatureError(
@@ -125,9 +125,12 @@ class JoblibExecutor(Executor):
             task = _Task(_answer, (fn, args, kwargs))
         else:
             try:
-                task = _Task(call, (dumps_call(fn, args, kwargs),))
+                payload = dumps_call(fn, args, kwargs)
             except Exception as error:
                 return failed_future(error)
+            # Only pools of processes that we know are on this host for certain.
+            local = "stop_running" in self.capabilities
+            task = _Task(call_watching, (payload, self._pid)) if local else _Task(call, (payload,))
         with self._lock:
             self._check_open()
             self._pending.append(task)
@@ -222,6 +225,11 @@ class JoblibExecutor(Executor):
         threading.Thread(target=watch, name="anyfold-watch-joblib", daemon=True).start()
         return stop.close
 
+    def stop_running(self) -> None:
+        """Kill the workers; the futures of running tasks raise `WorkerLostError`, those that wait go on."""
+        if self._running and self._pid == os.getpid():
+            self._lose(WorkerLostError("the task was stopped by stop_running()"), self._pool())
+
     def _lose(self, error: Exception, pool: Any, workers: list[Any] | None = None) -> None:
         with self._lock:
             if self._recovering or pool is None or pool is not self._pool():
@@ -229,7 +237,7 @@ class JoblibExecutor(Executor):
             self._recovering = True
             lost, self._running = self._running, set()
         if workers is None:
-            workers = list(pool._processes.values())
+            workers = _processes(pool)
         pid, exitcode = find_culprit(workers)
         incident = f"joblib-{next(_incidents)}"
         kill_all(workers)
@@ -237,8 +245,11 @@ class JoblibExecutor(Executor):
         self._recovery = threading.Thread(target=self._recover, args=(pool,), name="anyfold-recover-joblib")
         self._recovery.start()
         for task in lost:
-            failure = worker_lost(pid, exitcode, incident, "and took with it all tasks that were running")
-            failure.__cause__ = error
+            if isinstance(error, WorkerLostError):
+                failure = WorkerLostError(str(error), incident=incident)
+            else:
+                failure = worker_lost(pid, exitcode, incident, "and took with it all tasks that were running")
+                failure.__cause__ = error
             settle(task.future, Answer(None, failure))
 
     def _recover(self, pool: Any) -> None:
@@ -246,8 +257,9 @@ class JoblibExecutor(Executor):
             _end(pool)
             self._parallel._backend._pool = None
             self._before = None
-            self._parallel._initialize_backend()
-            self._ready()
+            if self._pending or not self.closed:
+                self._parallel._initialize_backend()
+                self._ready()
         except Exception as error:
             with self._lock:
                 self._broken = error
@@ -314,6 +326,10 @@ def _answer(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return Answer(fn(*args, **kwargs), None)
     except BaseException as error:
         return Answer(None, error)
+
+
+def _processes(pool: Any) -> list[Any]:
+    return list(pool._processes.values() if hasattr(pool, "_flags") else pool._pool)
 
 
 def _end(pool: Any) -> None:
