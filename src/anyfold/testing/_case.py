@@ -202,5 +202,7 @@ def _passes(expected: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    line = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {line[0]}" if line else type(error).__name__
+    lines = str(error).strip().splitlines()
+    if not lines:  # what was asserted says most
+        lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)[-1:]]
+    return ": ".join([type(error).__name__, *lines[:1]])

@@ -76,6 +76,9 @@ class DataTests(ContractBase):
 
         y = np.arange(N) % 2
         for kind, make in KINDS.items():
+            if "polars" in kind and getattr(self._shared_executor(), "start_method", None) == "fork":
+                self.note("polars frames: polars hangs in a forked process whose parent has used it")
+                continue
             folds = Folds(make(), y, cv=2, stratify=False)
             with warnings.catch_warnings(record=True):
                 expected = oracle(_Looks(), folds, return_estimator=True)

@@ -6,14 +6,13 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from anyfold.testing._base import ContractBase
 from anyfold.testing._case import contract_test
 from anyfold.testing._driver import driver, run_driver
 from anyfold.testing._limits import PATIENCE, wait_until
 from anyfold.testing._processes import children_left, descendants, descriptors, is_alive
-from anyfold.testing.probes import Probe, add, count_invocations, probe_data, started_pids
+from anyfold.testing.probes import add, count_invocations, started_pids
 
 __all__ = ["InterruptTests"]
 
@@ -66,7 +65,6 @@ class InterruptTests(ContractBase):
         with self.fresh() as executor:
             for i in range(6):
                 assert executor.submit(add, i).result(PATIENCE) == i
-            self.run_cv(Probe(), _folds(), executor)
         wait_until(lambda: not children_left(before), f"the end of {children_left(before)}")
 
     @contract_test("interrupts")
@@ -76,7 +74,6 @@ class InterruptTests(ContractBase):
         def use() -> None:
             with self.fresh() as executor:
                 assert executor.submit(add, 1).result(PATIENCE) == 1
-                self.run_cv(Probe(), _folds(), executor)
 
         use()
         before = len(descriptors())
@@ -123,12 +120,6 @@ class InterruptTests(ContractBase):
             _, err = running.process.communicate(timeout=PATIENCE)
             assert running.process.returncode == 0, f"the script could not go on after Ctrl-C:\n{err}"
             wait_until(lambda: not running.left_over(), f"the end of {running.left_over()}")
-
-
-def _folds() -> Any:
-    from anyfold import Folds
-
-    return Folds(*probe_data(), cv=3)
 
 
 def _processes(left: list[str]) -> list[str]:

@@ -1,0 +1,113 @@
+"""Writes the tables of the contract: ``python docs/make_tables.py [BACKEND ...]``, from the root.
+
+``docs/contract.md`` lists the tests and the broken executors that they catch. ``docs/promises.md`` says
+which backend keeps which promise, from a run of the contract on each; naming backends runs these only and
+prints the table.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib")
+EXPECTED = {"passed", "expected failure"}
+
+CONTRACT = """\
+# The contract
+
+What anyfold promises of every backend, as tests: `anyfold.testing.ExecutorContract`, or
+`python -m anyfold check BACKEND`. How to use it on an executor of yours is told in
+[Write a backend](write_a_backend.md). This page is written by `docs/make_tables.py`.
+
+{tests}
+## Is the contract itself any good?
+
+Each of these executors breaks one promise, and the test named catches it. They stand in
+`tests/testing/broken_executors.py`.
+
+| category | executor | what it does | caught by |
+| --- | --- | --- | --- |
+{broken}
+"""
+
+PROMISES = """\
+# Which backend keeps which promise
+
+From a run of the contract on each backend, written by `docs/make_tables.py`. "yes" means that all tests of the
+category pass; a number stands for something that the backend cannot do and says so when it is asked to, listed
+below; "NO" for a test that fails.
+
+{table}
+
+{notes}
+"""
+
+
+def contract_page() -> str:
+    """Return the page on the contract."""
+    sys.path.insert(0, str(ROOT))
+    from tests.testing.test_broken_executors import CATEGORY, CAUGHT_BY
+
+    from anyfold.testing import CATEGORIES
+    from anyfold.testing.contract import contract_cases
+
+    header = ["", "| test | intent |", "| --- | --- |"]
+    parts = []
+    for category, promise in CATEGORIES.items():
+        rows = [f"| `{case.name}` | {case.intent} |" for case in contract_cases([category])]
+        parts += [f"## {category}", "", f"{promise[0].upper()}{promise[1:]}.", *header, *rows, ""]
+    broken = [
+        f"| {CATEGORY[test]} | `{executor.__name__}` | {' '.join(executor.__doc__.split())} | `{test}` |"
+        for executor, test in CAUGHT_BY.items()
+    ]
+    return CONTRACT.format(tests="\n".join(parts), broken="\n".join(broken))
+
+
+def promises_page(reports: list[dict[str, Any]]) -> str:
+    """Return the page on promises and backends, from the reports of ``check --json``."""
+    from anyfold.testing import CATEGORIES
+
+    notes: list[str] = []
+    names = [report["backend"] for report in reports]
+    rows = [f"| promise | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for category, promise in CATEGORIES.items():
+        cells = [_cell(report, category, notes) for report in reports]
+        rows.append(f"| {promise} | {' | '.join(cells)} |")
+    told = "\n".join(f"{number}. No, because {note}" for number, note in enumerate(notes, start=1))
+    return PROMISES.format(table="\n".join(rows), notes=told)
+
+
+def _cell(report: dict[str, Any], category: str, notes: list[str]) -> str:
+    tests = [test for test in report["tests"] if test["category"] == category]
+    told = list(dict.fromkeys(note for test in tests for note in test["notes"]))
+    told += [f"{test['name']}: {test['reason']}" for test in tests if test["status"] == "expected failure"]
+    failed = any(test["status"] not in EXPECTED for test in tests)
+    for note in told:
+        if note not in notes:
+            notes.append(note)
+    numbers = ", ".join(str(notes.index(note) + 1) for note in told)
+    verdict = "NO" if failed else "yes"
+    return f"{verdict} ({numbers})" if numbers else verdict
+
+
+def check(backend: str) -> dict[str, Any]:
+    """Run the contract on one backend and return the report."""
+    command = [sys.executable, "-m", "anyfold", "check", backend, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:]
+    page = promises_page([check(backend) for backend in chosen or BACKENDS])
+    if chosen:
+        sys.stdout.write(page)
+    else:
+        (ROOT / "docs/promises.md").write_text(page)
+        (ROOT / "docs/contract.md").write_text(contract_page())
