@@ -15,16 +15,19 @@ import sklearn
 
 from anyfold._engine.drive import drive
 from anyfold._engine.events import observer
+from anyfold._engine.journal import Journal
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
+from anyfold._plan.content import Conditions
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
+from anyfold._worker.contact import WorkerInfo
 from anyfold._worker.execute import Job, Work, inside_worker
 from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
-__all__ = ["Workers", "open_workers", "run_work"]
+__all__ = ["Workers", "conditions", "open_journal", "open_workers", "run_work"]
 
 STOPPABLE = ("processes", "multiprocessing", "loky")
 """Backends of anyfold whose running work can be stopped."""
@@ -83,6 +86,28 @@ def _checked(workers: Workers, settings: Resolved) -> Workers:
     return workers
 
 
+@contextlib.contextmanager
+def open_journal(settings: Resolved) -> Iterator[Journal | None]:
+    """Open the journal that the settings name, if any, for the length of a run."""
+    if settings.journal is None:
+        yield None
+        return
+    with Journal(settings.journal, WorkerInfo.of_this_process().versions) as journal:
+        yield journal
+
+
+def conditions(settings: Resolved, root_seed: int, return_train_score: bool) -> Conditions:
+    """Return what all numbers of a run depend on."""
+    return Conditions(
+        root_seed=root_seed,
+        inner_threads=settings.inner_threads,
+        return_train_score=return_train_score,
+        sklearn_config=sklearn.get_config(),
+        warning_filters=the_callers_ears().filters,
+        versions=WorkerInfo.of_this_process().versions,
+    )
+
+
 def run_work(
     work: Work,
     leaves: Iterable[Leaf],
@@ -93,12 +118,16 @@ def run_work(
     root_seed: int,
     stop_on_failure: bool,
     outcomes: dict[TaskKey, Outcome],
+    record: Callable[[Iterable[Outcome]], None] | None,
     position: Callable[[TaskKey], Any],
 ) -> None:
     """Run the leaves of some work; `outcomes` fills as they come, whatever ends the run.
 
+    Each is passed to `record` before it is counted.
+
     At the end the warnings of all tasks are issued, in the order of `position`.
     """
+    n_before = len(outcomes)
     isolation = isolation_of(workers.executor)
     job = Job(
         work=work,
@@ -124,6 +153,7 @@ def run_work(
             shared_job=shared,
             n_workers=workers.n_workers,
             outcomes=outcomes,
+            record=record,
             retries=settings.retries,
             time_limit=settings.time_limit,
             temp_dir=workers.temp_dir,
@@ -133,9 +163,10 @@ def run_work(
     finally:
         shared.release()
     issue_warnings(outcomes[key] for key in sorted(outcomes, key=position))
-    if len(outcomes) < n_leaves and not stop_on_failure:
+    n_done = len(outcomes) - n_before
+    if n_done < n_leaves and not stop_on_failure:
         warnings.warn(
-            f"time_limit={settings.time_limit:g} seconds were over when {len(outcomes)} of {n_leaves} tasks "
+            f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
             "had finished; result.missing names the others",
             AnyfoldWarning,
             stacklevel=3,

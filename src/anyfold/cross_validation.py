@@ -14,14 +14,17 @@ from sklearn.utils import indexable
 
 from anyfold import _compat
 from anyfold._data.slices import check_slices_fit
+from anyfold._engine.journal import Terms
+from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share_once
+from anyfold._plan.content import content_keys
 from anyfold._plan.models import name_models, near
 from anyfold._plan.routing import route_params
 from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
-from anyfold._session import Workers, open_workers, run_work
+from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
 from anyfold.errors import DataChangedWarning, InvalidInputError, MemoryPressureWarning
 from anyfold.results import CVResult
@@ -162,6 +165,8 @@ def run_cv(
         If a setting cannot be used.
     UnsupportedFeatureError
         If the backend cannot do what a setting asks for.
+    JournalError
+        If the journal cannot be used.
     KeyboardInterrupt
         On Ctrl-C, with what had finished as its attribute ``result``, a `CVResult`.
 
@@ -182,7 +187,8 @@ def run_cv(
     raise_errors = _check_error_score(error_score)
     named = name_models(models)
     methods = response_methods(return_predictions)
-    root = root_seed(resolved.random_state if random_state is None else random_state)
+    given = resolved.random_state if random_state is None else random_state
+    root = root_seed(given)
     plans = {}
     for name, model in named.items():
         scorer = make_scorer_for(name, model, scoring, raise_errors=raise_errors)
@@ -202,7 +208,7 @@ def run_cv(
     outcomes: dict[TaskKey, Outcome] = {}
     started = time.perf_counter()
 
-    def result(workers: Workers, *, interrupted: bool) -> CVResult:
+    def result(workers: Workers, resumption: Resumption | None, *, interrupted: bool) -> CVResult:
         return CVResult(
             outcomes.values(),
             models=tuple(plans),
@@ -219,10 +225,13 @@ def run_cv(
             return_train_score=return_train_score,
             response_methods=methods,
             interrupted=interrupted,
+            journal=None if resumption is None else resumption.use,
             classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,
         )
 
-    with open_workers(resolved) as workers:
+    with open_journal(resolved) as journal, open_workers(resolved) as workers:
+        if journal is not None and given is None:
+            root = journal.root_seed  # so that the same script finds its work again
         if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.n_workers):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
         data, data_id = _share_data(folds, workers)
@@ -237,22 +246,34 @@ def run_cv(
             return_estimator=return_estimator,
             response_methods=methods,
         )
+        resumption = None
+        if journal is not None:
+            contents = content_keys(
+                map(Leaf, keys), plans, folds, data_id, conditions(resolved, root, return_train_score)
+            )
+            terms = Terms(return_estimator, bool(methods), None if raise_errors else float(error_score))
+            resumption = Resumption(journal, contents, terms)
+            outcomes.update(resumption.taken)
+        left = [key for key in keys if key not in outcomes]
         try:
             run_work(
                 work,
-                map(Leaf, keys),
-                len(keys),
+                map(Leaf, left),
+                len(left),
                 workers=workers,
                 settings=resolved,
                 root_seed=root,
                 stop_on_failure=raise_errors,
                 outcomes=outcomes,
+                record=None if resumption is None else resumption.record,
                 position={key: position for position, key in enumerate(keys)}.__getitem__,
             )
         except KeyboardInterrupt as interrupt:
-            interrupt.result = result(workers, interrupted=True)  # type: ignore[attr-defined]
+            interrupt.result = result(  # type: ignore[attr-defined]
+                workers, resumption, interrupted=True
+            )
             raise
-    complete = result(workers, interrupted=len(outcomes) < len(keys))
+    complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
     raise_or_warn(complete, outcomes.values(), error_score)
     return complete
 

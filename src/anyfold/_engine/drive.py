@@ -69,6 +69,7 @@ def drive(
     shared_job: Shared[Job],
     n_workers: int,
     outcomes: dict[TaskKey, Outcome],
+    record: Callable[[Iterable[Outcome]], None] | None = None,
     retries: int,
     time_limit: float | None = None,
     resources: Mapping[str, Mapping[str, float]] | None = None,
@@ -93,6 +94,8 @@ def drive(
         How many leaves run at once.
     outcomes : dict
         Is filled, so that what has finished is there however this ends.
+    record : callable, optional
+        Is given each outcome before it is counted.
     retries : int
         How often a leaf is run again whose worker was lost.
     time_limit : float, optional
@@ -113,6 +116,7 @@ def drive(
         blame=Blame(retries),
         observe=observe,
         outcomes=outcomes,
+        record=record,
         deadline=None if time_limit is None else time.monotonic() + time_limit,
     )
     observe(RunStarted(n_leaves, n_workers))
@@ -148,6 +152,7 @@ class _Run:
     observe: Callable[[Event], None]
 
     outcomes: dict[TaskKey, Outcome]
+    record: Callable[[Iterable[Outcome]], None] | None
     deadline: float | None
     """On the monotonic clock."""
     relay: Relay = field(default_factory=Relay)
@@ -327,6 +332,8 @@ class _Run:
             self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
 
     def _keep(self, outcome: Outcome) -> None:
+        if self.record is not None:
+            self.record([outcome])
         outcome = self.relay.take(self.supply.positions[outcome.key], outcome)
         self.outcomes[outcome.key] = outcome
         if self.job.stop_on_failure and outcome.failure is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anyfold._plan.content import JournalUse
 from anyfold._plan.task import Outcome
 from anyfold.errors import InvalidInputError
 from anyfold.results.display import as_html, as_text
@@ -71,6 +72,8 @@ class CVResult(Mapping[str, dict[str, Any]]):
         Parameters of each model, for the records of failures.
     interrupted : bool, default=False
         Whether the run was ended before all tasks had run.
+    journal : JournalUse or None, default=None
+        What was taken from the journal and what could not be; None where there was none.
     classes : ndarray, list of ndarray or None, default=None
         Classes of all data, one array per output where there are several; None where there are none.
     """
@@ -90,6 +93,7 @@ class CVResult(Mapping[str, dict[str, Any]]):
     response_methods: Sequence[str]
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     interrupted: bool = False
+    journal: JournalUse | None = None
     classes: Classes = None
     _grid: OutcomeGrid = field(init=False)
 
