@@ -28,12 +28,14 @@ from typing import Any, Protocol
 
 from anyfold._plan.task import TaskKey
 from anyfold._worker.contact import WorkerInfo
+from anyfold.errors import WorkerLostError
 
 __all__ = [
     "Closed",
     "Contact",
     "Done",
     "LocalAddress",
+    "NetworkAddress",
     "Report",
     "Reporter",
     "SocketAddress",
@@ -45,6 +47,11 @@ __all__ = [
 ]
 
 FRAME = struct.Struct("!I")
+RECEIPT = struct.Struct("!Q")
+"""How many outcomes of a worker on another host have been delivered by now."""
+CONNECT_SECONDS = 5.0
+"""How long a worker tries to reach a mailbox on another host."""
+
 HELLO_LIMIT = 64
 """Bytes that are read of somebody who has not shown the token of the run."""
 
@@ -108,6 +115,15 @@ class SocketAddress:
     family: int
     name: str | bytes | tuple[str, int]
     token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAddress(SocketAddress):
+    """A mailbox on another host, which says how many outcomes it has delivered.
+
+    Between hosts the result of a unit may overtake what was sent on another connection; so a worker waits
+    for the receipt of its outcomes before it returns the result.
+    """
 
 
 class Reporter(Protocol):
@@ -213,6 +229,48 @@ class SocketReporter:
         self._held.clear()
 
 
+class NetworkReporter(SocketReporter):
+    """Sends frames to another host, and waits at the end of a unit until its outcomes have been delivered."""
+
+    def __init__(self, address: NetworkAddress) -> None:
+        self._n_sent = 0
+        self._n_delivered = 0
+        super().__init__(address)
+
+    def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
+        sent = super().done(unit, key, outcome)
+        self._n_sent += sent
+        return sent
+
+    def flush(self) -> None:
+        """Wait for the receipts.
+
+        Raises
+        ------
+        WorkerLostError
+            If the connection ended before, so that outcomes may be lost and the unit must be run again.
+        """
+        super().flush()
+        while self._n_delivered < self._n_sent:
+            receipt = self._receive(RECEIPT.size)
+            if not receipt:
+                self._alive = False
+                raise WorkerLostError("a worker has lost its connection to the caller")
+            (self._n_delivered,) = RECEIPT.unpack(receipt)
+
+    def _receive(self, n_bytes: int) -> bytes:
+        data = b""
+        while len(data) < n_bytes:
+            try:
+                more = self._socket.recv(n_bytes - len(data))
+            except OSError:
+                return b""
+            if not more:
+                return b""
+            data += more
+        return data
+
+
 def _frame(*message: Any) -> bytes:
     body = pickle.dumps(message, protocol=5)
     return FRAME.pack(len(body)) + body
@@ -221,7 +279,11 @@ def _frame(*message: Any) -> bytes:
 def _connect(address: SocketAddress) -> socket.socket:
     channel = socket.socket(address.family, socket.SOCK_STREAM)
     try:
+        if isinstance(address, NetworkAddress):
+            channel.settimeout(CONNECT_SECONDS)
+            channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         channel.connect(address.name)
+        channel.settimeout(None)
         if hasattr(socket, "SO_PEERCRED") and address.family == socket.AF_UNIX:
             _, uid, _ = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid != os.getuid():
@@ -265,7 +327,10 @@ def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:
         reporter = _open.pop(address, None)
         if reporter is None or not reporter.alive:
             try:
-                reporter = SocketReporter(address)
+                if isinstance(address, NetworkAddress):
+                    reporter = NetworkReporter(address)
+                else:
+                    reporter = SocketReporter(address)
             except OSError:
                 return SilentReporter()
         _open[address] = reporter

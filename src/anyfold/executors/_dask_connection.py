@@ -1,0 +1,81 @@
+"""Which Dask cluster is meant: the one of a client, at an address, the current one, or a local one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from anyfold.errors import InvalidInputError, InvalidSettingError
+from anyfold.executors._dask_local import LocalDask
+
+__all__ = ["Connection", "connect"]
+
+_VARIABLE = "ANYFOLD_DASK_ADDRESS"
+_SECONDS = 10  # that a scheduler has to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A client, and what ends with the executor."""
+
+    client: Any
+    owned: bool
+    """Whether the client is anyfold's."""
+    local: LocalDask | None = None
+    """The cluster, where it is anyfold's."""
+
+
+def connect(max_workers: int | None, address: str | None, client: Any) -> Connection:
+    """Find the cluster; see `DaskExecutor`."""
+    if client is not None:
+        return Connection(_checked(client), owned=False)
+    address = address or os.environ.get(_VARIABLE)
+    if address:
+        return Connection(_connect(address), owned=True)
+    if (current := _current()) is not None:
+        return Connection(_checked(current), owned=False)
+    local = LocalDask(max_workers or _n_cores())
+    try:
+        return Connection(_connect(local.wait()), owned=True, local=local)
+    except BaseException:
+        local.stop()
+        raise
+
+
+def _connect(address: str) -> Any:
+    make: Any = Client
+    try:
+        client = make(address, set_as_default=False, timeout=_SECONDS)
+    except (OSError, ValueError) as error:
+        raise InvalidSettingError(
+            f"no Dask scheduler answers at {address!r} ({error!r}): start one with 'dask scheduler', or give "
+            f"no address, neither as an option nor as {_VARIABLE}, to run on this machine"
+        ) from error
+    # A worker gets its next task when the answer to the last one is here: a result that waits on a worker
+    # that dies would be computed again. So the way there should be short; by default it takes 10 ms.
+    client.scheduler_comm.interval = 0.001
+    return client
+
+
+def _current() -> Any:
+    find: Any = Client.current
+    try:
+        return find()
+    except ValueError:
+        return None
+
+
+def _checked(client: Any) -> Any:
+    if client.status != "running" or client.asynchronous:
+        state = "is asynchronous" if client.asynchronous else f"has the status {client.status!r}"
+        raise InvalidInputError(
+            f"the Dask client {client!r} {state}; needed is a running one, made without asynchronous=True"
+        )
+    return client
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

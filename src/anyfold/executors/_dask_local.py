@@ -1,0 +1,141 @@
+"""A quiet Dask cluster on this machine, in processes of its own that end with their caller.
+
+    caller ──pipe──> helper: scheduler and nannies ──> worker, worker, …
+       └────────────────── client ──────────────────────┘
+
+The helper is a program of its own, so that neither it nor the workers import the caller's main module. It
+ends, and with it the cluster, when the pipe does: at `LocalDask.stop`, and when the caller is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from multiprocessing import util
+from typing import Any
+
+from anyfold.errors import AnyfoldError
+
+__all__ = ["LocalDask"]
+
+
+class LocalDask:
+    """A scheduler and single-threaded workers on the loopback interface; starts at once.
+
+    Parameters
+    ----------
+    n_workers : int
+        How many worker processes.
+    """
+
+    def __init__(self, n_workers: int) -> None:
+        program = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as local; local.main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is the caller's to handle
+        )
+        self.stop = weakref.finalize(self, _stop, self._process)
+        """Ends the cluster and returns when it is gone."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"n_workers": n_workers, "argv": sys.argv}).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def wait(self) -> str:
+        """Return the address of the scheduler when the workers are there."""
+        assert self._process.stdout is not None
+        address = self._process.stdout.readline().decode().strip()
+        if not address:
+            self.stop()
+            raise AnyfoldError(
+                f"a local Dask cluster could not be started: {sys.executable} ended with status "
+                f"{self._process.returncode}; its error output says why"
+            )
+        return address
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    process.wait()
+    process.stdout.close()
+
+
+# ---- in the helper ----------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Run a cluster until standard input ends."""
+    # What others print in this process must not be taken for the address.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    from distributed.core import Status
+
+    setup = json.loads(sys.stdin.readline())
+    sys.argv[:] = setup["argv"]
+    folder = tempfile.mkdtemp(prefix="anyfold-dask-")
+    try:
+        cluster = _start(setup["n_workers"], folder)
+        print(cluster.scheduler_address, file=answer, flush=True)
+        sys.stdin.read()
+        for nanny in cluster.workers.values():
+            nanny.status = Status.closing  # so that it starts no other worker
+    finally:
+        _end_workers()
+        util._exit_function()  # type: ignore[attr-defined]  # removes the semaphores of multiprocessing
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)  # nobody needs the farewells of scheduler and nannies
+
+
+def _start(n_workers: int, folder: str) -> Any:
+    import dask
+    from distributed import LocalCluster
+
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": 0,  # only anyfold runs a task again
+            "distributed.worker.multiprocessing-method": "spawn",
+            "distributed.nanny.pre-spawn-environ": {},  # workers have the caller's environment
+            "distributed.worker.daemon": True,
+        }
+    )
+    make: Any = LocalCluster
+    return make(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=logging.CRITICAL,
+        local_directory=folder,
+        memory_limit=0,
+    )
+
+
+def _end_workers() -> None:
+    import psutil  # type: ignore[import-untyped]
+
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+    processes = []
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(worker.pid))
+    psutil.wait_procs(processes, timeout=2)
