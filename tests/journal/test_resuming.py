@@ -136,9 +136,7 @@ def test_a_model_whose_content_cannot_be_told_is_computed_and_the_result_says_wh
             self.stream = stream
 
     for _ in range(2):
-        result, tasks = computed(
-            {"holds": Holds(stream=(n for n in [1]))} if False else {"holds": Holds(lambda: eval("1"))}
-        )
+        result, tasks = computed({"holds": Holds(lambda: eval("1"))})
         assert len(tasks) == 3
     assert "holds" in result.journal.untrusted
 

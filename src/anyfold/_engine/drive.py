@@ -41,6 +41,9 @@ from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, i
 
 __all__ = ["drive"]
 
+MOST_UNCOUNTED = 500
+"""Outcomes that are recorded at once, where they come faster than they can be."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
@@ -95,7 +98,7 @@ def drive(
     outcomes : dict
         Is filled, so that what has finished is there however this ends.
     record : callable, optional
-        Is given each outcome before it is counted.
+        Is given outcomes before they are counted, all that have arrived in one call.
     retries : int
         How often a leaf is run again whose worker was lost.
     time_limit : float, optional
@@ -124,6 +127,7 @@ def drive(
         with run.listening(temp_dir), _in_caller(job):
             run.to_the_end()
     finally:
+        run.settle()
         run.relay.finish()
         observe(RunFinished())
 
@@ -155,6 +159,8 @@ class _Run:
     record: Callable[[Iterable[Outcome]], None] | None
     deadline: float | None
     """On the monotonic clock."""
+    uncounted: list[Outcome] = field(default_factory=list)
+    """Finished, and not yet recorded and told."""
     relay: Relay = field(default_factory=Relay)
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
     mailbox: Mailbox | None = None
@@ -195,6 +201,8 @@ class _Run:
             self._handle(event)
             self._judge_finished()
             self._fill_window()
+            if self.inbox.empty() or len(self.uncounted) >= MOST_UNCOUNTED:
+                self.settle()
         if self.broken is not None:
             self._fail_the_rest(self.broken)
 
@@ -332,13 +340,19 @@ class _Run:
             self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
 
     def _keep(self, outcome: Outcome) -> None:
-        if self.record is not None:
-            self.record([outcome])
         outcome = self.relay.take(self.supply.positions[outcome.key], outcome)
         self.outcomes[outcome.key] = outcome
         if self.job.stop_on_failure and outcome.failure is not None:
             self.supply.cut_off(outcome.key)
-        self.observe(TaskFinished(outcome))
+        self.uncounted.append(outcome)
+
+    def settle(self) -> None:
+        """Record what has finished, and only then tell of it."""
+        counted, self.uncounted = self.uncounted, []
+        if counted and self.record is not None:
+            self.record(counted)
+        for outcome in counted:
+            self.observe(TaskFinished(outcome))
 
     # ---- losses -------------------------------------------------------------------------------
 
