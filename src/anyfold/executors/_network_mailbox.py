@@ -34,7 +34,8 @@ class NetworkMailbox(SocketMailbox):
     def __init__(self, deliver: Callable[[Report], None], host: str) -> None:
         self._host = host
         super().__init__(deliver)
-        self.address = NetworkAddress(self.address.family, self.address.name, self.address.token)
+        self.network_address = NetworkAddress(self.address.family, self.address.name, self.address.token)
+        self.address = self.network_address
 
     def _listen(self, temp_dir: str | None) -> tuple[socket.socket, Any]:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

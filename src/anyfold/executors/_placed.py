@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from anyfold._data.files import SharedFile
 from anyfold.errors import SharedLost
 
-__all__ = ["Need", "Placed", "noting_keys", "owned", "place"]
+__all__ = ["Need", "Placed", "noted", "noting_keys", "owned", "place"]
 
 T = TypeVar("T")
 
@@ -59,10 +59,7 @@ class Placed(Generic[T]):
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        noted = _noted.get()
-        if noted is not None:
-            noted.append(self.key)
-        return Placed, (self.key,)
+        return Placed, (noted(self.key),)
 
 
 owned: dict[str, SharedFile[Any]] = {}
@@ -85,6 +82,14 @@ def noting_keys() -> Iterator[list[str]]:
         yield keys
     finally:
         _noted.reset(token)
+
+
+def noted(key: str) -> str:
+    """Return the key of a handle that is being pickled, and note it."""
+    keys = _noted.get()
+    if keys is not None:
+        keys.append(key)
+    return key
 
 
 def place(need: Need) -> bool:
