@@ -14,6 +14,7 @@ from tests.executors.executor_helpers import (
     PARALLEL,
     PATIENCE,
     alive,
+    count,
     make,
     read_pid,
     run_script,
@@ -96,6 +97,19 @@ def test_a_script_without_a_main_guard_runs_once_and_leaves_nothing(name, ending
     assert len(list(tmp_path.glob("ran-*"))) == 1
     pids = [int(pid) for pid in out.splitlines()[1].split()] if len(out.splitlines()) > 1 else []
     wait_until(lambda: all_gone(pids), f"the end of {pids}")
+
+
+@pytest.mark.parametrize("name", PARALLEL)
+def test_work_that_is_left_when_the_script_ends_is_done(name, tmp_path):
+    body = """
+    from tests.executors.executor_helpers import note
+    os.mkdir("done")
+    executor = make(sys.argv[1])
+    for _ in range(20):
+        executor.submit(note, "done")
+    """
+    assert run_script(tmp_path, source(body), name) == (0, "", "")
+    assert count(tmp_path / "done") == 20
 
 
 @pytest.mark.parametrize("name", HEALING)

@@ -130,11 +130,12 @@ def test_a_new_environment_gets_a_fork_server_whose_libraries_have_seen_it(monke
     wait_until(lambda: not alive(first), "the end of the old fork server")
 
 
-def test_a_killed_fork_server_is_replaced():
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_fork_server_is_replaced(number):
     with make("multiprocessing-forkserver", 1) as executor:
         server = executor.submit(os.getppid).result(PATIENCE)
         worker = executor.submit(os.getpid).result(PATIENCE)
-        os.kill(server, signal.SIGKILL)
+        os.kill(server, number)
         wait_until(lambda: not alive(worker), "the end of its worker")
         wait_until(lambda: executor.submit(abs, -1).exception(PATIENCE) is None)
         assert executor.submit(os.getppid).result(PATIENCE) != server

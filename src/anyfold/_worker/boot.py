@@ -17,6 +17,7 @@ __all__ = [
     "WorkerSetup",
     "capture_setup",
     "environment",
+    "has_ended",
     "prepare",
     "signal_at_parents_end",
     "warm_imports",
@@ -117,6 +118,21 @@ def _die_with_driver(setup: WorkerSetup) -> None:
         signal_at_parents_end(signal.SIGKILL)
     # The parent may be a fork server, and a signal tied to it says nothing about the caller.
     watch_driver(setup.driver_pid)
+
+
+def has_ended(pid: int, patience: float = 0.0) -> bool:
+    """Return whether a process has ended, having waited for it for some seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):
+        return os.getppid() != pid
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    ended = bool(poll.poll(patience * 1000))
+    os.close(descriptor)
+    return ended
 
 
 def watch_driver(pid: int) -> None:

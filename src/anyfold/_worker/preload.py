@@ -7,26 +7,32 @@ import contextlib
 import os
 import signal
 import sys
-from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from anyfold._worker.boot import signal_at_parents_end, warm_imports
+from anyfold._worker.boot import has_ended, signal_at_parents_end, warm_imports
 
 __all__: list[str] = []
 
+_server = os.getpid()
 _caller = os.getppid()
 
 
 def _end_orphaned(*_: object) -> None:
-    _remove_socket()
-    os._exit(0)
+    if os.getpid() == _server:
+        _end(patience=1.0)
+        os._exit(0)
+    # A worker that is so young that it still has the handler of the server.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _end() -> None:
+def _end(patience: float = 0.0) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.getppid() != _caller:
+    # The signal comes when one thread of the caller has ended, a moment before the caller has; or from
+    # somebody else, and then the caller goes on.
+    if has_ended(_caller, patience):
         _remove_socket()
 
 
@@ -41,11 +47,9 @@ def _remove_socket() -> None:
             Path(address).parent.rmdir()
 
 
-# All this concerns the server, not what it forks: a worker ends without running what is left for the exit.
 signal.signal(signal.SIGTERM, _end_orphaned)
-os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
 signal_at_parents_end(signal.SIGTERM)
-atexit.register(_end)
+atexit.register(_end)  # not run by workers, which leave without it
 
 # The server was started with ``python -c``, whose sys.path begins with the working directory. That of the
 # caller may not: a file there must not stand in for an installed package.

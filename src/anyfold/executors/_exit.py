@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 from collections.abc import Callable
 from multiprocessing import util
@@ -17,7 +18,8 @@ def at_interpreter_exit(function: Callable[[], None]) -> None:
     interpreter has waited for every thread, the ones that manage workers among them.
     """
     register = getattr(threading, "_register_atexit", atexit.register)
-    register(function)
+    with contextlib.suppress(RuntimeError):  # the end has begun already
+        register(function)
     # A process of multiprocessing (or loky) joins its children before anything else, without asking them
     # to end; it forgets what it inherited when it was forked.
     _before_children_are_joined(function)

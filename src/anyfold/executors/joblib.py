@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import functools
 import itertools
 import multiprocessing.pool
 import os
@@ -157,6 +158,7 @@ class JoblibExecutor(Executor):
             calls = BatchedCalls([(task.function, task.arguments, {})], backend.get_nested_backend())
             try:
                 backend.submit(calls, callback=partial(self._finish, backend, task))
+                _finish_before(type(backend).__qualname__)
             except BrokenExecutor as error:
                 with self._lock:  # no worker has seen this one
                     if task in self._running:
@@ -366,4 +368,7 @@ def _finish_all() -> None:
         executor.shutdown()
 
 
-at_interpreter_exit(_finish_all)
+@functools.cache
+def _finish_before(_backend: str) -> None:
+    """At the interpreter's end, finish before that kind of backend does; it prepares for it at its first task."""
+    at_interpreter_exit(_finish_all)
