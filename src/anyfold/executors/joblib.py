@@ -370,5 +370,5 @@ def _finish_all() -> None:
 
 @functools.cache
 def _finish_before(_backend: str) -> None:
-    """At the interpreter's end, finish before that kind of backend does; it prepares for it at its first task."""
+    """Finish before that kind of backend does, which prepares for the interpreter's end at its first task."""
     at_interpreter_exit(_finish_all)
