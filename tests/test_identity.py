@@ -113,6 +113,18 @@ def run(case, models=None, folds=None, **settings):
         )
 
 
+def state_of(model):
+    """Return the attributes of a fitted model, and of the steps of a pipeline."""
+    if model is None:
+        return None
+    state = dict(vars(model))
+    # scikit-learn keeps the address of an object here, which is no outcome.
+    state.pop("_stop_words_id", None)
+    if "steps" in state:
+        state["steps"] = [(name, type(step).__name__, state_of(step)) for name, step in model.steps]
+    return state
+
+
 def fingerprint(result, names=None):
     """Everything that is promised to be equal, as bytes or hashes."""
     frame = result.to_frame().drop(columns=["fit_time", "score_time"])
@@ -129,9 +141,7 @@ def fingerprint(result, names=None):
         ],
         "warnings": [(w.model, w.fold, w.category, w.message) for w in result.warnings if w.model in kept],
         "estimators": {
-            name: [
-                joblib.hash(vars(model) if model is not None else None) for model in result[name]["estimator"]
-            ]
+            name: [joblib.hash(state_of(model)) for model in result[name]["estimator"]]
             for name in kept
         },
         "predictions": {name: joblib.hash(result.predictions(name)) for name in kept if name != "failing"},
