@@ -7,7 +7,8 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["tests", "lint", "types"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PROJECT)
+PLUGIN = "./tests/plugin_package"
+"""A third party's backend, found by its entry point."""
 
 
 def group(name: str) -> list[str]:
@@ -21,7 +22,7 @@ def lowest(requirements: list[str]) -> list[str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests and the examples in docstrings, on the newest versions."""
-    session.install("--quiet", ".[plot]", *group("test"))
+    session.install("--quiet", ".[all]", PLUGIN, *group("test"))
     session.run("python", "-m", "pytest", *session.posargs)
 
 
@@ -29,8 +30,9 @@ def tests(session: nox.Session) -> None:
 def on_lowest_versions(session: nox.Session) -> None:
     """All tests on the lowest stated versions of what anyfold depends on."""
     stated = PROJECT["project"]
-    pinned = lowest(stated["dependencies"] + stated["optional-dependencies"]["plot"])
-    session.install("--quiet", ".[plot]", *pinned, *group("test"))
+    extras = stated["optional-dependencies"]
+    pinned = lowest(stated["dependencies"] + extras["plot"] + extras["dask"] + extras["ray"])
+    session.install("--quiet", ".[all]", PLUGIN, *pinned, *group("test"))
     session.run("python", "-m", "pytest", *session.posargs)
 
 
