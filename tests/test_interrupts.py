@@ -26,7 +26,7 @@ SCRIPT = """
 
     class Hangs(Quick):
         def fit(self, X, y):
-            (Path(sys.argv[2]) / "hanging").touch()
+            (Path(sys.argv[2]) / f"hanging-{X[0, 0]}").touch()
             time.sleep(3600)
 
     X, y = load_iris(return_X_y=True)
@@ -47,9 +47,34 @@ SCRIPT = """
 """
 
 
-def wait_for(path, process):
+@pytest.fixture
+def start(tmp_path):
+    """Starts the script in a session of its own, which ends with the test."""
+    processes = []
+
+    def begin(backend):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SCRIPT), backend, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        wait_for_hanging(tmp_path, process)
+        return process
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_hanging(folder, process):
+    """Wait until both workers hang: then all quick tasks, which come first, are done."""
     deadline = time.monotonic() + 60
-    while not path.exists():
+    while len(list(folder.glob("hanging-*"))) < 2:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -57,17 +82,8 @@ def wait_for(path, process):
 
 @pytest.mark.parametrize("whole_group", [False, True], ids=["the driver alone", "the whole terminal"])
 @pytest.mark.parametrize("backend", PROCESS_BACKENDS)
-def test_one_ctrl_c_gives_control_and_finished_results_back(backend, whole_group, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), backend, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_for(tmp_path / "hanging", process)
-    # The quick models of fold 0 are done, since tasks start in order; give fold 1's the time of a task.
-    time.sleep(0.5)
+def test_one_ctrl_c_gives_control_and_finished_results_back(backend, whole_group, start):
+    process = start(backend)
     pressed = time.time()
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -77,14 +93,8 @@ def test_one_ctrl_c_gives_control_and_finished_results_back(backend, whole_group
 
 
 @pytest.mark.parametrize("backend", PROCESS_BACKENDS)
-def test_sigterm_leaves_no_worker(backend, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), backend, str(tmp_path)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    wait_for(tmp_path / "hanging", process)
+def test_sigterm_leaves_no_worker(backend, start):
+    process = start(backend)
     process.terminate()
     process.communicate(timeout=30)
     deadline = time.monotonic() + 10

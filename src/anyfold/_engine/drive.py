@@ -187,8 +187,22 @@ class _Run:
         try:
             yield
         finally:
-            self._abandon()
-            self.mailbox.close()
+            try:
+                if self.units:
+                    self._hear_out()
+            finally:
+                self._abandon()
+                self.mailbox.close()
+
+    def _hear_out(self) -> None:
+        """Take what workers have sent by now, though nobody waits for the rest."""
+        assert self.mailbox is not None
+        self.mailbox.drain()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                event = self.inbox.get_nowait()
+                if isinstance(event, Done):
+                    self._record(event.key, event.outcome)
 
     def to_the_end(self) -> None:
         """Submit and gather until there is nothing left to wait for."""
