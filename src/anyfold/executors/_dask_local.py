@@ -109,7 +109,7 @@ def _start(n_workers: int, folder: str) -> Any:
             "distributed.scheduler.allowed-failures": 0,  # only anyfold runs a task again
             "distributed.worker.multiprocessing-method": "spawn",
             "distributed.nanny.pre-spawn-environ": {},  # workers have the caller's environment
-            "distributed.worker.daemon": True,
+            "temporary-directory": folder,
         }
     )
     make: Any = LocalCluster

@@ -7,6 +7,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,12 +36,36 @@ class Connection:
     """Whether anyfold has connected, so that anyfold disconnects."""
 
 
+class _Folder:
+    """Where a local instance keeps sockets and logs; a process removes it that outlives this one."""
+
+    def __init__(self) -> None:
+        # The names of sockets have 107 bytes, of which Ray needs 70.
+        base = tempfile.gettempdir()
+        self.path = tempfile.mkdtemp(prefix="anyfold-ray-", dir=base if len(base) <= 16 else "/tmp")
+        remove = 'cat; for i in 1 2 3 4 5; do rm -rf "$1"; [ -e "$1" ] || exit; sleep 1; done'
+        self._remover = subprocess.Popen(
+            ["sh", "-c", remove, "sh", self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        assert self._remover.stdin is not None
+        self._remover.stdin.close()
+        self._remover.wait()
+
+
 @dataclass(slots=True)
 class _Own:
     """The connection that anyfold has made; a process has one at most."""
 
     n_users: int = 0
     connection: Connection | None = None
+    folder: _Folder | None = None
 
 
 _own = _Own()
@@ -60,7 +86,8 @@ def connect(max_workers: int | None, address: str | None) -> Connection:
             if address and address != "local":
                 _connect(address)
             else:
-                _start(max_workers)
+                _own.folder = _Folder()
+                _start(max_workers, _own.folder.path)
         _own.connection = Connection(local=not address or address == "local", owned=True)
         _own.n_users = 1
         return _own.connection
@@ -73,8 +100,10 @@ def disconnect(connection: Connection) -> None:
     with _lock:
         _own.n_users -= 1
         if _own.n_users == 0:
-            _own.connection = None
+            folder, _own.connection, _own.folder = _own.folder, None, None
             ray.shutdown()
+            if folder is not None:
+                folder.remove()
 
 
 def _connect(address: str) -> None:
@@ -92,22 +121,29 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _start(max_workers: int | None) -> None:
+def _start(max_workers: int | None, folder: str) -> None:
     store = int(min(0.3 * available_memory(), 0.8 * _free_shared_memory()))
     with _on_loopback():
         ray.init(
             "local",
-            num_cpus=max_workers,
+            num_cpus=max(max_workers or 1, _n_cores()),  # executors that come later use it too
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,
             object_store_memory=max(_SMALLEST_STORE, store),
             _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
         )
+    _stop_printing()
+
+
+def _stop_printing() -> None:
+    """End the thread in which Ray prints what ends a worker; anyfold tells it where it belongs."""
+    worker: Any = ray._private.worker.global_worker
     with contextlib.suppress(AttributeError):
-        # Ray prints whatever ends a worker; anyfold tells it where it belongs.
-        subscriber: Any = getattr(ray._private.worker.global_worker, "gcs_error_subscriber")  # noqa: B009
-        subscriber.close()
+        worker.threads_stopped.set()
+        worker.gcs_error_subscriber.close()
+        worker.listener_thread.join(5)
 
 
 @contextlib.contextmanager
@@ -120,6 +156,10 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _free_shared_memory() -> int:

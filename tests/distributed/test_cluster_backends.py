@@ -1,0 +1,274 @@
+"""Dask and Ray on this machine: the serial numbers, one copy of the data, exact blame, nothing left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import psutil
+import pytest
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+import anyfold as af
+from anyfold.errors import InvalidSettingError, MissingDependencyError, WorkerLostError
+from anyfold.executors import registry
+
+BACKENDS = ("dask", "ray")
+PATIENCE = 60  # seconds; a hang, not slowness
+X, Y = load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def executor(request):
+    with af.get_executor(request.param, n_jobs=2) as executor:
+        yield executor
+
+
+class Noisy(ClassifierMixin, BaseEstimator):
+    """Draws from the global generator, as careless models do."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict(self, X):
+        return np.random.choice(self.classes_, X.shape[0])
+
+
+class Dies(ClassifierMixin, BaseEstimator):
+    """Notes each fit, and kills its worker on fold 1 of three folds of 150 numbered samples."""
+
+    def __init__(self, folder="", deaths=0):
+        self.folder = folder
+        self.deaths = deaths
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        fold = {(50, 100): 0, (0, 100): 1, (0, 50): 2}[int(X[0, 0]), int(X[50, 0])]
+        earlier = len(list(Path(self.folder).glob(f"{fold}-*")))
+        (Path(self.folder) / f"{fold}-{earlier}").touch()
+        if fold == 1 and earlier < self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+def numbers_of(models, folds, backend, **options):
+    result = af.run_cv(
+        models, folds, random_state=7, backend=backend, return_predictions="predict", **options
+    )
+    return {
+        name: [
+            np.asarray(values).tobytes() for values in (result[name]["test_score"], result.predictions(name))
+        ]
+        for name in models
+    }
+
+
+KINDS = {
+    "C order": lambda: X.copy(order="C"),
+    "Fortran order": lambda: np.asfortranarray(X),
+    "sparse": lambda: scipy.sparse.csr_matrix(X),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_predictions_are_those_of_the_serial_backend(executor, kind):
+    models = {
+        "logit": LogisticRegression(C=0.1, max_iter=1000),
+        "forest": RandomForestClassifier(5),
+        "sgd": SGDClassifier(max_iter=5, tol=None),
+        "noisy": Noisy(),
+    }
+    if kind != "sparse":
+        models["pca"] = make_pipeline(PCA(2), LogisticRegression(C=0.1, max_iter=1000))
+        models["clusters"] = make_pipeline(
+            KMeans(3, n_init=1, copy_x=False), LogisticRegression(C=0.1, max_iter=1000)
+        )
+    folds = af.Folds(KINDS[kind](), Y, cv=3)
+    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_with_text_give_the_serial_numbers(executor, library):
+    columns = {"length": X[:, 0], "colour": [("red", "green", "blue")[i % 3] for i in range(len(X))]}
+    frame = pd.DataFrame(columns) if library == "pandas" else pl.DataFrame(columns)
+    encode = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["colour"]), remainder="passthrough"
+    )
+    models = {"logit": make_pipeline(encode, LogisticRegression(C=0.1, max_iter=1000))}
+    folds = af.Folds(frame, Y, cv=3)
+    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
+
+
+def test_lists_of_text_give_the_serial_numbers(executor):
+    text = [f"word{i % 7} word{i % 3}" for i in range(60)]
+    folds = af.Folds(text, [i % 2 for i in range(60)], cv=3)
+    models = {"text": make_pipeline(TfidfVectorizer(), LogisticRegression())}
+    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
+
+
+def test_functions_defined_anywhere_are_tasks(executor):
+    factor = 3
+    assert executor.submit(lambda x: factor * x, 2).result(PATIENCE) == 6
+
+
+def test_a_task_that_cannot_be_unpickled_fails_alone(executor):
+    class Unreadable:
+        def __reduce__(self):
+            return int, ("no number",)
+
+    failing, good = executor.submit(print, Unreadable()), executor.submit(pow, 2, 5)
+    assert isinstance(failing.exception(PATIENCE), ValueError)
+    assert good.result(PATIENCE) == 32
+
+
+def test_only_the_task_that_kills_its_worker_is_charged(executor, tmp_path):
+    data = np.arange(150.0).reshape(-1, 1)
+    folds = af.Folds(data, np.arange(150) % 2, cv=KFold(3))
+    (tmp_path / "good").mkdir()
+    models = {"dies": Dies(str(tmp_path), deaths=9), "good": Dies(str(tmp_path / "good"))}
+    with pytest.warns(FitFailedWarning, match="1 of 6 tasks failed"):
+        result = af.run_cv(models, folds, backend=executor, retries=1)
+    assert [(failure.model, failure.fold, failure.type) for failure in result.failures] == [
+        ("dies", 1, "WorkerLostError")
+    ]
+    assert sorted(path.name for path in tmp_path.glob("?-?")) == ["0-0", "1-0", "1-1", "2-0"]
+    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == ["0-0", "1-0", "2-0"]
+
+
+def test_stopped_work_is_lost_and_the_executor_goes_on(executor, tmp_path):
+    def hold(name):
+        import time
+
+        (tmp_path / name).touch()
+        time.sleep(1000)
+
+    held = [executor.submit(hold, f"held-{i}") for i in range(2)]
+    while len(list(tmp_path.iterdir())) < 2:
+        assert not any(future.done() for future in held)
+    executor.stop_running()
+    for future in held:
+        assert isinstance(future.exception(PATIENCE), WorkerLostError)
+    assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_results_of_shared_calls_stay_with_the_workers(executor):
+    shared = executor.submit_shared(np.arange, 1000.0).result(PATIENCE)
+
+    def total(handle):
+        array = handle.get()
+        return array.sum(), array.flags.writeable, array.ctypes.data % 64
+
+    assert executor.submit(total, shared).result(PATIENCE) == (499500.0, False, 0)
+    assert shared.get().sum() == 499500.0
+
+
+def test_an_error_of_a_shared_call_is_raised(executor):
+    assert isinstance(executor.submit_shared(lambda: 1 / 0).exception(PATIENCE), ZeroDivisionError)
+
+
+def test_resources_that_do_not_exist_are_refused(executor):
+    with pytest.raises(InvalidSettingError, match="unobtainium"):
+        executor.submit_with_resources({"unobtainium": 1}, pow, 2, 5)
+
+
+def test_data_is_shared_once_and_not_sent_again_by_a_second_run(executor, monkeypatch):
+    shared = []
+    share = executor.share
+    monkeypatch.setattr(executor, "share", lambda obj: shared.append(type(obj).__name__) or share(obj))
+    folds = af.Folds(X, Y, cv=3)
+    for _ in range(2):
+        af.run_cv(DummyClassifier(), folds, backend=executor)
+    assert shared == ["FoldData", "Job", "Job"]
+
+
+SCRIPT = """
+    import json, os, sys
+    import numpy as np, psutil
+    import anyfold as af
+    from sklearn.linear_model import LogisticRegression
+
+    class Mine(LogisticRegression):
+        pass
+
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(int)
+    folds = af.Folds(X, y, cv=3)
+    scoring = lambda model, X, y: float(model.decision_function(X).sum())
+    serial = af.run_cv(Mine(), folds, scoring=scoring, backend="serial")
+    result = af.run_cv(Mine(), folds, scoring=scoring, backend=sys.argv[1], n_jobs=2)
+    assert result["mine"]["test_score"].tobytes() == serial["mine"]["test_score"].tobytes()
+    executor = af.get_executor(sys.argv[1], n_jobs=2)
+    executor.submit(os.getpid).result()
+    started = psutil.Process().children(recursive=True)
+    executor.shutdown()
+    psutil.wait_procs(started, timeout=20)
+    print(json.dumps([len(started), sum(process.is_running() for process in started)]))
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_script_without_main_guard_runs_once_and_leaves_no_process(backend, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), backend], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # nobody else, and no second run, has printed anything
+    started, left = json.loads(line)
+    assert started >= 3 and left == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_local_workers_end_when_their_caller_is_killed(backend, tmp_path):
+    script = (
+        "import anyfold as af, os, sys, time\n"
+        "executor = af.get_executor(sys.argv[1], n_jobs=2)\n"
+        "print(executor.submit(os.getpid).result(), flush=True)\n"
+        "executor.submit(time.sleep, 1000).result()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, backend], stdout=subprocess.PIPE, text=True
+    ) as caller:
+        worker = psutil.Process(int(caller.stdout.readline()))
+        started = psutil.Process(caller.pid).children(recursive=True)
+        caller.kill()
+        _, left = psutil.wait_procs({worker, *started}, timeout=PATIENCE)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])
+def test_a_missing_package_is_named_with_the_command(backend, package, monkeypatch):
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingDependencyError, match=rf'needs .{package}.*pip install "anyfold\[{backend}\]"'
+    ):
+        af.get_executor(backend)
+
+
+def test_importing_anyfold_imports_neither():
+    code = "import sys, anyfold; assert not {'ray', 'dask', 'distributed'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
