@@ -15,6 +15,9 @@ __all__ = ["read_environment", "unknown_variables"]
 
 _PREFIX = "ANYFOLD_"
 
+_OF_BACKENDS = frozenset({"ANYFOLD_DASK_ADDRESS", "ANYFOLD_RAY_ADDRESS"})
+"""Variables that backends read for themselves, as they read options."""
+
 _last: tuple[dict[str, str], dict[str, Any]] | None = None
 """The variables as they were when they were last parsed without problems, and their values."""
 
@@ -47,7 +50,8 @@ def read_environment() -> tuple[Mapping[str, Any], Mapping[str, str]]:
 def unknown_variables() -> dict[str, str]:
     """Return the variables that anyfold does not know, and what may have been meant."""
     known = {variable: name for name in settings_of(ProgramSettings) if (variable := variable_of(name))}
-    return {name: _what_was_meant(name, known) for name in _variables() if name not in known}
+    unknown = _variables().keys() - known.keys() - _OF_BACKENDS
+    return {name: _what_was_meant(name, known) for name in sorted(unknown)}
 
 
 def _variables() -> dict[str, str]:

@@ -81,6 +81,8 @@ _backends = _built_in(
     Backend("multiprocessing", "anyfold.executors.multiprocessing:MultiprocessingExecutor"),
     Backend("loky", "anyfold.executors.loky:LokyExecutor", {"loky": "loky"}),
     Backend("joblib", "anyfold.executors.joblib:JoblibExecutor", {"joblib": "joblib"}),
+    Backend("dask", "anyfold.executors.dask:DaskExecutor", {"distributed": "anyfold[dask]"}),
+    Backend("ray", "anyfold.executors.ray:RayExecutor", {"ray": "anyfold[ray]"}),
 )
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(_backends)
@@ -209,7 +211,7 @@ def available_backends() -> list[AvailableBackend]:
     --------
     >>> from anyfold import available_backends
     >>> [backend.name for backend in available_backends() if backend.origin == "anyfold"]
-    ['joblib', 'loky', 'multiprocessing', 'processes', 'serial', 'threads']
+    ['dask', 'joblib', 'loky', 'multiprocessing', 'processes', 'ray', 'serial', 'threads']
     """
     rows = [_row(backend) for backend in _backends.values()]
     for backend in _from_entry_points():
