@@ -18,6 +18,7 @@ from sklearn.model_selection import KFold
 
 import anyfold as af
 from anyfold.errors import InvalidSettingError
+from anyfold.executors.dask import executor_of
 from distributed import Client
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -191,6 +192,15 @@ def test_the_current_client_is_used_and_stays_open(cluster):
         result = af.run_cv(DummyClassifier(), af.Folds(X, Y, cv=3), backend="dask")
     assert not result.failures
     assert cluster.status == "running"
+    assert cluster.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_a_client_has_one_executor_and_keeps_its_cluster(cluster):
+    executor = executor_of(cluster)
+    assert executor_of(cluster) is executor
+    folds = af.Folds(X, Y, cv=3)
+    result = af.run_cv(Means(), folds, backend=executor)
+    assert scores_of(result) == scores_of(af.run_cv(Means(), folds, backend="serial"))
     assert cluster.submit(pow, 2, 5).result(PATIENCE) == 32
 
 

@@ -27,7 +27,7 @@ from anyfold.executors._options import check_max_workers
 from anyfold.executors._window import Task, WindowedExecutor
 from anyfold.executors.base import Isolation, Mailbox
 
-__all__ = ["DaskExecutor"]
+__all__ = ["DaskExecutor", "executor_of"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -249,6 +249,21 @@ class DaskExecutor(WindowedExecutor):
     def _workers(self) -> Mapping[str, Any]:
         workers: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         return workers
+
+
+_of_clients: dict[str, DaskExecutor] = {}
+"""By the id of the client."""
+
+
+def executor_of(client: Client) -> DaskExecutor:
+    """Return the executor of a user's client, the same one each time, so that data is not sent again."""
+    for name, executor in list(_of_clients.items()):
+        if executor._client.status != "running":
+            del _of_clients[name]
+            executor.shutdown(wait=False, cancel_futures=True)
+    if client.id not in _of_clients:
+        _of_clients[client.id] = DaskExecutor(client=client)
+    return _of_clients[client.id]
 
 
 def _worker_lost(error: KilledWorker) -> WorkerLostError:
