@@ -8,6 +8,9 @@ import psutil
 import pytest
 
 
+collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: never collected
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch):
     for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
