@@ -38,9 +38,9 @@ Each of these executors breaks one promise, and the test named catches it. They 
 PROMISES = """\
 # Which backend keeps which promise
 
-From a run of the contract on each backend, written by `docs/make_tables.py`. "yes" means that all tests of the
-category pass; a number stands for something that the backend cannot do and says so when it is asked to, listed
-below; "NO" for a test that fails.
+From a run of the contract on each backend, written by `docs/make_tables.py`. "yes" means that all tests of
+the category pass; a number stands for something that the backend cannot do and says so when it is asked to,
+listed below; "NO" for a test that fails.
 
 {table}
 
@@ -78,14 +78,16 @@ def promises_page(reports: list[dict[str, Any]]) -> str:
     for category, promise in CATEGORIES.items():
         cells = [_cell(report, category, notes) for report in reports]
         rows.append(f"| {promise} | {' | '.join(cells)} |")
-    told = "\n".join(f"{number}. No, because {note}" for number, note in enumerate(notes, start=1))
+    told = "\n".join(
+        f"{n}. {note.replace(': ', ': no, because ', 1)}." for n, note in enumerate(notes, start=1)
+    )
     return PROMISES.format(table="\n".join(rows), notes=told)
 
 
 def _cell(report: dict[str, Any], category: str, notes: list[str]) -> str:
     tests = [test for test in report["tests"] if test["category"] == category]
     told = list(dict.fromkeys(note for test in tests for note in test["notes"]))
-    told += [f"{test['name']}: {test['reason']}" for test in tests if test["status"] == "expected failure"]
+    told += [f"{test['name']}: {test['reason']}" for test in tests if test["status"] != "passed"]
     failed = any(test["status"] not in EXPECTED for test in tests)
     for note in told:
         if note not in notes:

@@ -9,6 +9,7 @@ import time
 import warnings
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -400,6 +401,20 @@ class LiesAboutIsolation(ThreadsExecutor):
     """Says that it has processes, and has threads."""
 
     isolation = "process"
+
+
+class SharesItsWorkers(ThreadsExecutor):
+    """Closes all executors of its kind together."""
+
+    _made: ClassVar = []
+
+    def __init__(self, max_workers):
+        super().__init__(max_workers)
+        self._made.append(self)
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        for executor in self._made:
+            super(SharesItsWorkers, executor).shutdown(wait, cancel_futures=cancel_futures)
 
 
 class DeclaresWhatItLacks(ThreadsExecutor):

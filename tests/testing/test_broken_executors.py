@@ -29,6 +29,7 @@ CAUGHT_BY = {
     broken.CallsBackTwice: "test_callbacks_are_called_once_with_their_future",
     broken.LocksWhileCallingBack: "test_callbacks_may_submit",
     broken.LiesAboutIsolation: "test_tasks_run_where_the_executor_says",
+    broken.SharesItsWorkers: "test_two_executors_do_not_disturb_each_other",
     broken.DeclaresWhatItLacks: "test_declarations_are_true",
     broken.DeclaresWhatIsUnknown: "test_declarations_are_true",
     broken.StopsNothing: "test_running_work_can_be_stopped",

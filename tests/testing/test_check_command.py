@@ -42,7 +42,7 @@ def test_each_test_has_a_line_and_the_totals_follow(module):
     for case in cases:
         assert any(line.startswith("ok ") and case.intent in line for line in done.stdout.splitlines())
     assert f"serial: all {len(cases)} tests are as promised" in done.stdout
-    assert "no, because naming the task in its output" in done.stdout
+    assert "naming the task in its output: no, because it goes" in done.stdout
 
 
 def test_a_failure_is_shown_with_its_reason_and_its_code(module):

@@ -49,6 +49,11 @@ class TestLoky(ExecutorContract):
 
 
 class TestJoblibLoky(ExecutorContract):
+    expected_failures: ClassVar = {
+        "test_two_executors_do_not_disturb_each_other": "joblib has one pool for the whole process: "
+        "stopping the work of one executor ends the workers of all"
+    }
+
     def make_executor(self, max_workers, **options):
         with joblib.parallel_config("loky"):
             return get_executor("joblib", max_workers, **options)

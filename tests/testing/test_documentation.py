@@ -58,7 +58,7 @@ def test_the_page_on_promises_names_reasons_once():
         {"category": "seeds", "name": "test_d", "status": "expected failure", "reason": "w", "notes": []},
     ]
     page = promises_page([{"backend": "some", "tests": tests}])
-    assert page.count("No, because x: no y") == 1
+    assert page.count("x: no, because no y.") == 1
     assert "declarations say | yes (1) |" in page
     assert "let go | NO |" in page
-    assert "No, because test_d: w" in page
+    assert "test_d: no, because w." in page

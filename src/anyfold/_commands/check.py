@@ -102,7 +102,7 @@ def _print_line(result: Result) -> None:
     symbol = SYMBOLS[result.status]
     sys.stdout.write(f"{symbol:<9}{result.seconds:6.2f} s  {result.category:<14}{result.intent}\n")
     for note in result.notes:
-        sys.stdout.write(f"{'':<33}no, because {note}\n")
+        sys.stdout.write(f"{'':<33}{note.replace(': ', ': no, because ', 1)}\n")
     if result.reason:
         sys.stdout.write(f"{'':<33}{result.reason}\n")
     sys.stdout.flush()

@@ -141,7 +141,7 @@ class ContractBase(abc.ABC):
         raise AssertionError(f"{capability!r} is not declared, and asking for it was not refused")
 
     def note(self, sentence: str) -> None:
-        """Note what the backend cannot do; the command and the table of promises show it."""
+        """Note ``"what the backend cannot do: why"``; the command and the table of promises show it."""
         self.notes.append(sentence)
 
     # ---- runs ---------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class CapabilityTests(ContractBase):
         """``stop_running`` ends running tasks at once, and the executor can be used again."""
         if self.lacks("stop_running", "stopping work that runs"):
             return
-        with self.fresh() as executor:
+        with self.executor() as executor:
             held = hold_all(executor, self.folder)
             pids = started_pids(self.folder)
             executor.stop_running()
@@ -76,6 +76,19 @@ class CapabilityTests(ContractBase):
             assert executor.submit(add, 1).result(PATIENCE) == 1, "unusable after stop_running()"
             again = executor.submit(os.getpid).result(PATIENCE)
             assert again not in pids, "a worker that was stopped runs tasks again"
+
+    @contract_test("protocol")
+    def test_two_executors_do_not_disturb_each_other(self) -> None:
+        """Stopping and closing one executor leaves another one as it is."""
+        with self.fresh() as other:
+            assert other.submit(add, 1).result(PATIENCE) == 1
+            with self.fresh() as executor:
+                if isolation_of(executor) != "none":
+                    hold_all(executor, self.folder)
+                if "stop_running" in capabilities_of(executor):
+                    executor.stop_running()
+                (self.folder / "go").touch()
+            assert other.submit(add, 2).result(PATIENCE) == 2, "unusable after another one was closed"
 
     @contract_test("protocol")
     def test_resources_are_respected_or_refused(self) -> None:
