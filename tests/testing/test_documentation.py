@@ -60,5 +60,5 @@ def test_the_page_on_promises_names_reasons_once():
     page = promises_page([{"backend": "some", "tests": tests}])
     assert page.count("x: no, because no y.") == 1
     assert "declarations say | yes (1) |" in page
-    assert "let go | NO |" in page
+    assert "let go | NO (2) |" in page
     assert "test_d: no, because w." in page
