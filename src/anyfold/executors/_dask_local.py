@@ -102,6 +102,7 @@ def main() -> None:
 
 def _start(n_workers: int, folder: str) -> Any:
     import dask
+
     from distributed import LocalCluster
 
     dask.config.set(

@@ -23,6 +23,7 @@ from anyfold.errors import InvalidSettingError
 __all__ = ["Connection", "cluster_resources", "connect", "disconnect", "nodes", "this_node"]
 
 _VARIABLES = ("ANYFOLD_RAY_ADDRESS", "RAY_ADDRESS")
+_MARK = "_ANYFOLD_RAY"
 _SMALLEST_STORE = 100_000_000  # bytes; Ray refuses less than 75 MB
 
 
@@ -43,7 +44,11 @@ class _Folder:
         # The names of sockets have 107 bytes, of which Ray needs 70.
         base = tempfile.gettempdir()
         self.path = tempfile.mkdtemp(prefix="anyfold-ray-", dir=base if len(base) <= 16 else "/tmp")
-        remove = 'cat; for i in 1 2 3 4 5; do rm -rf "$1"; [ -e "$1" ] || exit; sleep 1; done'
+        # Some of Ray's processes outlive a caller that was killed by a minute; they know it by this mark.
+        remove = (
+            f'cat; sleep 2; for e in $(grep -lzs "^{_MARK}=$1\\$" /proc/[0-9]*/environ); do '
+            'p=${e#/proc/}; kill -9 "${p%/environ}"; done; sleep 1; rm -rf "$1"'
+        )
         self._remover = subprocess.Popen(
             ["sh", "-c", remove, "sh", self.path],
             stdin=subprocess.PIPE,
@@ -55,8 +60,10 @@ class _Folder:
     def remove(self) -> None:
         """Remove the folder."""
         assert self._remover.stdin is not None
-        self._remover.stdin.close()
+        self._remover.kill()
         self._remover.wait()
+        self._remover.stdin.close()
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -87,7 +94,13 @@ def connect(max_workers: int | None, address: str | None) -> Connection:
                 _connect(address)
             else:
                 _own.folder = _Folder()
-                _start(max_workers, _own.folder.path)
+                try:
+                    _start(max_workers, _own.folder.path)
+                except BaseException:
+                    _own.folder.remove()
+                    raise
+                finally:
+                    os.environ.pop(_MARK, None)
         _own.connection = Connection(local=not address or address == "local", owned=True)
         _own.n_users = 1
         return _own.connection
@@ -123,6 +136,7 @@ def _connect(address: str) -> None:
 
 def _start(max_workers: int | None, folder: str) -> None:
     store = int(min(0.3 * available_memory(), 0.8 * _free_shared_memory()))
+    os.environ[_MARK] = folder
     with _on_loopback():
         ray.init(
             "local",

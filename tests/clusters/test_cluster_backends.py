@@ -224,6 +224,7 @@ SCRIPT = """
     executor.submit(os.getpid).result()
     started = psutil.Process().children(recursive=True)
     executor.shutdown()
+    af.shutdown()  # what run_cv has kept warm
     psutil.wait_procs(started, timeout=20)
     print(json.dumps([len(started), sum(process.is_running() for process in started)]))
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from distributed import Client
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
@@ -19,7 +20,6 @@ from sklearn.model_selection import KFold
 import anyfold as af
 from anyfold.errors import InvalidSettingError
 from anyfold.executors.dask import executor_of
-from distributed import Client
 
 ROOT = str(Path(__file__).resolve().parents[2])
 PATIENCE = 60  # seconds; a hang, not slowness
