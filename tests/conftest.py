@@ -7,7 +7,6 @@ import sys
 import psutil
 import pytest
 
-
 collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: never collected
 
 

@@ -141,8 +141,7 @@ def fingerprint(result, names=None):
         ],
         "warnings": [(w.model, w.fold, w.category, w.message) for w in result.warnings if w.model in kept],
         "estimators": {
-            name: [joblib.hash(state_of(model)) for model in result[name]["estimator"]]
-            for name in kept
+            name: [joblib.hash(state_of(model)) for model in result[name]["estimator"]] for name in kept
         },
         "predictions": {name: joblib.hash(result.predictions(name)) for name in kept if name != "failing"},
     }

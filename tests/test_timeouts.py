@@ -7,10 +7,10 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
+from tests.backends import HEALING_BACKENDS
 
 import anyfold as af
 from anyfold.errors import AnyfoldWarning, TaskTimeoutError, UnsupportedFeatureError
-from tests.backends import HEALING_BACKENDS
 
 X, y = load_iris(return_X_y=True)
 

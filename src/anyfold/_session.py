@@ -6,6 +6,7 @@ settings ──> executor ──> publish the job ──> drive ──> outcomes
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from anyfold.settings import Resolved, effective_n_jobs
 
 __all__ = ["Workers", "conditions", "open_journal", "open_workers", "run_work"]
 
-STOPPABLE = ("processes", "multiprocessing", "loky")
+STOPPABLE = ("multiprocessing", "processes", "loky", "joblib with one of these", "dask", "ray")
 """Backends of anyfold whose running work can be stopped."""
 
 
@@ -139,13 +140,14 @@ def run_work(
         inner_threads=settings.inner_threads,
         sklearn_config=sklearn.get_config(),
         ears=the_callers_ears(),
+        caller=os.getpid(),
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
     shared: Shared[Job] = (
         share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
     )
     try:
-        drive(
+        in_time = drive(
             job,
             leaves,
             n_leaves,
@@ -164,7 +166,7 @@ def run_work(
         shared.release()
     issue_warnings(outcomes[key] for key in sorted(outcomes, key=position))
     n_done = len(outcomes) - n_before
-    if n_done < n_leaves and not stop_on_failure:
+    if not in_time:
         warnings.warn(
             f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
             "had finished; result.missing names the others",

@@ -26,6 +26,7 @@ from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
+from anyfold._worker.execute import inherited_seed
 from anyfold.errors import DataChangedWarning, InvalidInputError, MemoryPressureWarning
 from anyfold.results import CVResult
 from anyfold.results.verdict import raise_or_warn
@@ -188,6 +189,8 @@ def run_cv(
     named = name_models(models)
     methods = response_methods(return_predictions)
     given = resolved.random_state if random_state is None else random_state
+    if given is None:
+        given = inherited_seed()
     root = root_seed(given)
     plans = {}
     for name, model in named.items():
@@ -195,7 +198,7 @@ def run_cv(
         check_response_methods(name, model, methods)
         fit_params, score_params = route_params(name, model, scorer, params or {})
         plans[name] = ModelPlan(
-            _cloned(name, model), scorer, _compat.is_pairwise(model), fit_params, score_params
+            _cloned(name, model), scorer, _is_pairwise(name, model), fit_params, score_params
         )
     keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
 
@@ -205,6 +208,7 @@ def run_cv(
                 f"resources names {name!r}, which is no model{near(name, plans)}: "
                 f"the models are {list(plans)}"
             )
+    classes = _classes(folds.y) if any(method != "predict" for method in methods) else None
     outcomes: dict[TaskKey, Outcome] = {}
     started = time.perf_counter()
 
@@ -226,7 +230,7 @@ def run_cv(
             response_methods=methods,
             interrupted=interrupted,
             journal=None if resumption is None else resumption.use,
-            classes=_classes(folds.y) if any(method != "predict" for method in methods) else None,
+            classes=classes,
         )
 
     with open_journal(resolved) as journal, open_workers(resolved) as workers:
@@ -269,8 +273,12 @@ def run_cv(
                 position={key: position for position, key in enumerate(keys)}.__getitem__,
             )
         except KeyboardInterrupt as interrupt:
-            interrupt.result = result(  # type: ignore[attr-defined]
+            partial = interrupt.result = result(  # type: ignore[attr-defined]
                 workers, resumption, interrupted=True
+            )
+            interrupt.add_note(
+                f"{len(keys) - len(partial.missing)} of {len(keys)} tasks had finished: they are in the "
+                "result attribute of this exception; with journal= the next run goes on from there"
             )
             raise
     complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
@@ -327,6 +335,16 @@ def _cloned(name: str, model: Any) -> Any:
         raise InvalidInputError(f"model {name!r} cannot be cloned: {error}") from error
 
 
+def _is_pairwise(name: str, model: Any) -> bool:
+    try:
+        return _compat.is_pairwise(model)
+    except AttributeError as error:
+        raise InvalidInputError(
+            f"model {name!r} ({type(model).__name__}) does not say what kind of estimator it is: derive it "
+            "from sklearn.base.BaseEstimator"
+        ) from error
+
+
 def _sizes(folds: Folds) -> list[tuple[int, int]]:
     return [(len(train), len(test)) for train, test in folds.splits]
 
@@ -365,9 +383,13 @@ def _metrics(plans: Mapping[str, ModelPlan], outcomes: Mapping[TaskKey, Outcome]
 
 
 def _classes(y: Any) -> Any:
+    """Return the classes of all data, by which columns of probabilities are ordered."""
     if y is None:
         return None
-    values = np.asarray(y)
-    if values.ndim == 1:
-        return np.unique(values)
-    return [np.unique(values[:, column]) for column in range(values.shape[1])]
+    values = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    try:
+        if values.ndim == 1:
+            return np.unique(values)
+        return [np.unique(values[:, column]) for column in range(values.shape[1])]
+    except TypeError:  # labels that cannot be sorted have no order
+        return None

@@ -27,6 +27,7 @@ __all__ = [
     "UnsupportedFeatureError",
     "WorkerLostError",
     "WorkerMismatchError",
+    "WorkerStartError",
     "WorkerTraceback",
 ]
 
@@ -94,6 +95,10 @@ class WorkerLostError(AnyfoldError, BrokenExecutor):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class WorkerStartError(WorkerLostError):
+    """No worker can be started."""
 
 
 class WorkerMismatchError(AnyfoldError, RuntimeError):

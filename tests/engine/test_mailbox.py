@@ -130,7 +130,7 @@ def test_a_stranger_without_the_token_is_not_listened_to(mailbox, inbox):
     with socket.socket(mailbox.address.family, socket.SOCK_STREAM) as stranger:
         stranger.connect(mailbox.address.name)
         bomb = pickle.dumps(Bomb())
-        stranger.sendall(len(bomb).to_bytes(4, "big") + bomb)
+        stranger.sendall(len(bomb).to_bytes(8, "big") + bomb)
         assert stranger.recv(1) == b""  # hung up on
     mailbox.drain()
     assert all_of(inbox) == []
@@ -139,7 +139,7 @@ def test_a_stranger_without_the_token_is_not_listened_to(mailbox, inbox):
 def test_a_stranger_who_announces_a_flood_is_hung_up_on(mailbox):
     with socket.socket(mailbox.address.family, socket.SOCK_STREAM) as stranger:
         stranger.connect(mailbox.address.name)
-        stranger.sendall((1 << 31).to_bytes(4, "big"))
+        stranger.sendall((1 << 31).to_bytes(8, "big"))
         assert stranger.recv(1) == b""
 
 
@@ -155,7 +155,7 @@ def test_another_user_is_hung_up_on_even_with_the_token(mailbox, inbox):
             "channel = socket.socket(family, socket.SOCK_STREAM)\n"
             "channel.connect(name)\n"
             "try:\n"
-            "    channel.sendall(len(token).to_bytes(4, 'big') + token)\n"
+            "    channel.sendall(len(token).to_bytes(8, 'big') + token)\n"
             "    sys.exit(0 if channel.recv(1) == b'' else 1)\n"
             "except OSError:\n"
             "    sys.exit(0)\n",

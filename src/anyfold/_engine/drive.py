@@ -28,6 +28,7 @@ from anyfold._engine.faults import Blame, lost_failure, timeout_failure
 from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
 from anyfold._engine.relay import Relay
 from anyfold._engine.supply import Supply
+from anyfold._engine.usage import in_use, in_use_elsewhere
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._plan.units import unit_size, window_size
 from anyfold._worker.capture import routed
@@ -36,7 +37,7 @@ from anyfold._worker.execute import Job, run_unit
 from anyfold._worker.failures import failure_of
 from anyfold._worker.report import Closed, Contact, Done, Report, Stack, Started
 from anyfold._worker.threads import limit_caller
-from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError
+from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, WorkerStartError
 from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of
 
 __all__ = ["drive"]
@@ -78,7 +79,7 @@ def drive(
     resources: Mapping[str, Mapping[str, float]] | None = None,
     temp_dir: str | None = None,
     observe: Callable[[Event], None] = lambda event: None,
-) -> None:
+) -> bool:
     """Run all leaves on an executor; their outcomes are kept by key as they come.
 
     Parameters
@@ -109,6 +110,11 @@ def drive(
         Where the mailbox may keep a file, on systems where it needs one.
     observe : callable
         Is told what happens, in this thread.
+
+    Returns
+    -------
+    bool
+        Whether time was left.
     """
     run = _Run(
         job=job,
@@ -120,16 +126,20 @@ def drive(
         observe=observe,
         outcomes=outcomes,
         record=record,
+        relay=Relay(from_processes=job.isolation == "process"),
         deadline=None if time_limit is None else time.monotonic() + time_limit,
     )
     observe(RunStarted(n_leaves, n_workers))
     try:
-        with run.listening(temp_dir), _in_caller(job):
+        with in_use(executor), run.listening(temp_dir), _in_caller(job):
             run.to_the_end()
     finally:
-        run.settle()
-        run.relay.finish()
-        observe(RunFinished())
+        try:
+            run.settle()
+            run.relay.finish()
+        finally:
+            observe(RunFinished())
+    return not run.out_of_time
 
 
 @contextlib.contextmanager
@@ -159,9 +169,9 @@ class _Run:
     record: Callable[[Iterable[Outcome]], None] | None
     deadline: float | None
     """On the monotonic clock."""
+    relay: Relay
     uncounted: list[Outcome] = field(default_factory=list)
     """Finished, and not yet recorded and told."""
-    relay: Relay = field(default_factory=Relay)
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
@@ -171,7 +181,8 @@ class _Run:
     leaf_seconds: float | None = None
     heard: bool = False
     """Whether a worker has reached the mailbox."""
-    broken: BrokenExecutor | None = None
+    broken: Exception | None = None
+    out_of_time: bool = False
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -211,7 +222,8 @@ class _Run:
             try:
                 event = self.inbox.get(timeout=self._seconds_left())
             except queue.Empty:
-                return  # out of time
+                self.out_of_time = True
+                return
             self._handle(event)
             self._judge_finished()
             self._fill_window()
@@ -256,7 +268,7 @@ class _Run:
             if needs := self.supply.needs(leaves):
                 submit = partial(self.executor.submit_with_resources, needs)  # type: ignore[attr-defined]
             unit.future = submit(run_unit, self.shared_job, number, leaves, address)
-        except BrokenExecutor as error:
+        except (BrokenExecutor, RuntimeError) as error:  # broken, or shut down by its owner
             del self.units[number]
             self.supply.put_back(leaves)
             self._break(error)
@@ -318,6 +330,9 @@ class _Run:
         assert unit.future is not None
         try:
             _, unsent = unit.future.result()
+        except WorkerStartError as error:
+            self.supply.put_back(unit.leaves)
+            self._break(error)
         except WorkerLostError as lost:
             self._lost(unit, lost)
         except BrokenExecutor as error:
@@ -326,7 +341,7 @@ class _Run:
         except CancelledError as error:
             self.supply.put_back(unit.leaves)
             self._break(BrokenExecutor(f"the executor cancelled work that it had accepted: {error!r}"))
-        except BaseException as error:
+        except Exception as error:
             # The unit could not be run or read at all: no leaf of it is to blame.
             for leaf in unit.leaves:
                 self._fail(leaf, failure_of("worker", error))
@@ -343,7 +358,7 @@ class _Run:
             return
         try:
             outcome: Outcome = loads(data)
-        except BaseException as error:
+        except Exception as error:
             outcome = Outcome(key, failure=failure_of("result", error))
         self._keep(replace(outcome, attempts=max(1, self.attempts[key])))
         seconds = max(0.0, outcome.ended - outcome.started)
@@ -354,17 +369,19 @@ class _Run:
             self._keep(Outcome(leaf.key, failure=failure, attempts=max(1, self.attempts[leaf.key])))
 
     def _keep(self, outcome: Outcome) -> None:
-        outcome = self.relay.take(self.supply.positions[outcome.key], outcome)
-        self.outcomes[outcome.key] = outcome
+        quiet = outcome if not (outcome.logs or outcome.output) else replace(outcome, logs=(), output=())
+        self.outcomes[outcome.key] = quiet
         if self.job.stop_on_failure and outcome.failure is not None:
             self.supply.cut_off(outcome.key)
-        self.uncounted.append(outcome)
+        self.uncounted.append(quiet)
+        self.relay.take(self.supply.positions[outcome.key], outcome)
 
     def settle(self) -> None:
         """Record what has finished, and only then tell of it."""
-        counted, self.uncounted = self.uncounted, []
+        counted = list(self.uncounted)
         if counted and self.record is not None:
-            self.record(counted)
+            self.record(counted)  # before they are forgotten here: it may be interrupted
+        del self.uncounted[: len(counted)]
         for outcome in counted:
             self.observe(TaskFinished(outcome))
 
@@ -376,8 +393,13 @@ class _Run:
         if guilty is None and not self.heard and len(unit.leaves) == 1:
             guilty = unit.leaves[0]  # no worker can reach the mailbox: the executor's word is all there is
         elif guilty is None:
-            self.blame.note_unexplained(lost)
+            try:
+                self.blame.note_unexplained(lost)
+            except WorkerLostError as hopeless:
+                self._break(hopeless)
         stack = self.blame.hung_in(unit.worker)
+        if stack is not None:
+            self.blame.accuse(unit.worker, lost)
         if guilty is not None and stack is None:
             running = [
                 u.worker for u in self.units.values() if u.running is not None and u.worker is not None
@@ -396,16 +418,19 @@ class _Run:
             attempts = self.blame.charges[guilty.key]
             self._fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
 
-    def _break(self, error: BrokenExecutor) -> None:
-        """Remember that an executor that does not heal can run nothing more."""
+    def _break(self, error: Exception) -> None:
+        """Remember that the executor can run nothing more."""
         if self.broken is None:
             self.broken = error
 
-    def _fail_the_rest(self, error: BrokenExecutor) -> None:
-        lost = WorkerLostError(
-            f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had "
-            "finished is kept. The backends of anyfold replace lost workers: name one of them instead"
-        )
+    def _fail_the_rest(self, error: Exception) -> None:
+        told = str(error)
+        if not isinstance(error, WorkerLostError):
+            told = (
+                f"the executor {type(self.executor).__name__} broke ({error!r}) and does not heal; what had "
+                "finished is kept. The backends of anyfold replace lost workers: name one of them instead"
+            )
+        lost = WorkerLostError(told)
         failure = failure_of("worker", lost)
         for leaf in self.supply.drain():
             self._fail(leaf, failure)
@@ -414,8 +439,11 @@ class _Run:
         """Let go of what nobody waits for any more."""
         if not self.units:
             return
-        for unit in self.units.values():
-            if unit.future is not None:
-                unit.future.cancel()
-        if "stop_running" in capabilities_of(self.executor):
+        running = [unit for unit in self.units.values() if unit.future is None or not unit.future.cancel()]
+        # Where another run uses the executor too, its work must not be stopped: ours ends with its leaf.
+        if (
+            running
+            and "stop_running" in capabilities_of(self.executor)
+            and not in_use_elsewhere(self.executor)
+        ):
             self.executor.stop_running()  # type: ignore[attr-defined]

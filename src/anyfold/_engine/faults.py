@@ -61,6 +61,11 @@ class Blame:
         culprit = self._culprits[lost.incident]
         return culprit is None or culprit == worker
 
+    def accuse(self, worker: int | None, lost: WorkerLostError) -> None:
+        """Settle that this worker, which was ended for its hung leaf, is the culprit of an incident."""
+        if lost.incident is not None:
+            self._culprits[lost.incident] = worker
+
     def hung_in(self, worker: int | None) -> str | None:
         """Return the stack in which a worker hung when its time was up, None for any other end."""
         return None if worker is None else self.stacks.pop(self.pids.get(worker, -1), None)

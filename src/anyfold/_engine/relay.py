@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from typing import Any
 
 from anyfold._plan.task import REFIT, Outcome, TaskKey
 
@@ -14,53 +15,85 @@ __all__ = ["Relay", "issue_warnings"]
 
 
 class Relay:
-    """Passes on logging and output as soon as all earlier tasks have had their say."""
+    """Passes on logging and output as soon as all earlier tasks have had their say.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    from_processes : bool
+        Whether the filters of the caller's loggers have not seen the records yet.
+    """
+
+    def __init__(self, *, from_processes: bool) -> None:
+        self._from_processes = from_processes
         self._next = 0
         self._waiting: dict[int, Outcome] = {}
 
-    def take(self, position: int, outcome: Outcome) -> Outcome:
-        """Take what a task has said out of its outcome and pass on what is due."""
+    def take(self, position: int, outcome: Outcome) -> None:
+        """Take what a task has said and pass on what is due."""
         self._waiting[position] = outcome
         while (due := self._waiting.pop(self._next, None)) is not None:
             self._next += 1
-            _say(due)
-        if outcome.logs or outcome.output:
-            return replace(outcome, logs=(), output=())
-        return outcome
+            self._say(due)
 
     def finish(self) -> None:
         """Pass on what is left when the run ends before some tasks have had their say."""
         for position in sorted(self._waiting):
-            _say(self._waiting.pop(position))
+            self._say(self._waiting.pop(position))
+
+    def _say(self, outcome: Outcome) -> None:
+        for record in outcome.logs:
+            # What a handler or filter of the caller's makes of it must not cost the run.
+            try:
+                self._log(record, outcome.key)
+            except Exception:
+                logging.getLogger(record.name).debug("cannot pass on a record", exc_info=True)
+        texts: dict[str, list[str]] = {}
+        for name, text in outcome.output:
+            texts.setdefault(name, []).append(text)
+        for name, parts in texts.items():
+            _print(name, "".join(f"[{outcome.key}] {line}\n" for line in "".join(parts).splitlines()))
+
+    def _log(self, record: logging.LogRecord, key: TaskKey) -> None:
+        logger = logging.getLogger(record.name)
+        if self._from_processes:
+            kept: Any = not logger.disabled and logger.filter(record)
+            if not kept:
+                return
+            record = kept if isinstance(kept, logging.LogRecord) else record
+        record.msg = f"[{key}] {record.msg}"
+        logger.callHandlers(record)
 
 
-def _say(outcome: Outcome) -> None:
-    for record in outcome.logs:
-        record.msg = f"[{outcome.key}] {record.msg}"
-        logging.getLogger(record.name).callHandlers(record)
-    texts: dict[str, list[str]] = {}
-    for name, text in outcome.output:
-        texts.setdefault(name, []).append(text)
-    for name, parts in texts.items():
-        stream = getattr(sys, name)
-        if stream is not None:
-            lines = "".join(parts).splitlines()
-            stream.write("".join(f"[{outcome.key}] {line}\n" for line in lines))
+def _print(name: str, text: str) -> None:
+    stream = getattr(sys, name)
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def issue_warnings(outcomes: Iterable[Outcome]) -> None:
     """Issue each distinct warning once, in the order of the outcomes, with the names of its tasks.
 
-    The file and line are those where the worker's code issued it, so that the caller's filters apply
-    as they would have there.
+    The file and line are those where the worker's code issued it. The caller's filters have let it pass
+    there, where the module was known by its name; here they only say how often it is shown.
     """
     tasks: dict[tuple[type[Warning], str, str, int], dict[TaskKey, None]] = {}
     for outcome in outcomes:
         for told in outcome.warnings:
             key = (told.category, told.message, told.filename, told.lineno)
             tasks.setdefault(key, {})[outcome.key] = None
+    if not tasks:
+        return
+    with warnings.catch_warnings():
+        shown = [entry for entry in warnings.filters if entry[0] not in ("ignore", "error")]
+        warnings.filters[:] = shown  # type: ignore[index]
+        warnings.simplefilter("default", append=True)  # makes the change known, and changes nothing
+        _issue(tasks)
+
+
+def _issue(tasks: Mapping[tuple[type[Warning], str, str, int], Mapping[TaskKey, None]]) -> None:
     for (category, message, filename, lineno), keys in tasks.items():
         text = f"{message}\n[{_names(keys)}]"
         try:

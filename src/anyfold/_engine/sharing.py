@@ -6,9 +6,9 @@ workers in the caller's process read a read-only view.
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -59,8 +59,20 @@ class Published(Generic[T]):
     """Whether the owner's object was published before with another content."""
 
 
-_published: WeakKeyDictionary[Any, dict[Hashable, Published[Any]]] = WeakKeyDictionary()
+_Places = tuple[dict[bool, Published[Any]], WeakKeyDictionary[Executor, Published[Any]]]
+
+_published: WeakKeyDictionary[Any, _Places] = WeakKeyDictionary()
+"""By owner: what is on this host, in a file or as a view, and what executors share by themselves."""
 _lock = threading.Lock()
+
+
+def _unlock_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 def share_once(executor: Executor, owner: Any, obj: T, temp_dir: str | None = None) -> Published[T]:
@@ -69,12 +81,14 @@ def share_once(executor: Executor, owner: Any, obj: T, temp_dir: str | None = No
     Local files serve all executors of this host, and a view all threads of this process; what an
     executor shares by itself is its own.
     """
-    if "share" in capabilities_of(executor):
-        place: Hashable = id(executor)
-    else:
-        place = isolation_of(executor) == "process"
     with _lock:
-        places = _published.setdefault(owner, {})
+        by_place = _published.setdefault(owner, ({}, WeakKeyDictionary()))
+        place: Any
+        places: Any
+        if "share" in capabilities_of(executor):
+            place, places = executor, by_place[1]
+        else:
+            place, places = isolation_of(executor) == "process", by_place[0]
         known = places.get(place)
         if known is not None and _is_current(known.shared, obj):
             return replace(known, changed=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 
 from anyfold._plan.task import Leaf, TaskKey
 
@@ -24,6 +24,8 @@ class Supply:
     again: deque[tuple[Leaf, ...]] = field(default_factory=deque)
     """Units to run again; a leaf that was charged with a loss is alone in its unit."""
     positions: dict[TaskKey, int] = field(default_factory=dict)
+    held: Leaf | None = None
+    """Drawn already, for the next unit."""
     cutoff: int | None = None
     """Position of a failed leaf behind which nothing counts any more."""
 
@@ -65,7 +67,8 @@ class Supply:
         """Draw all leaves that are left."""
         lost = [leaf for leaves in self.again for leaf in leaves]
         self.again.clear()
-        rest = tuple(self.fresh)
+        rest = (*([self.held] if self.held is not None else []), *self.fresh)
+        self.held = None
         self._place(rest)
         return chain(lost, rest)
 
@@ -76,10 +79,14 @@ class Supply:
     def _alike(self, size: int) -> Iterator[Leaf]:
         """Draw up to so many leaves that need the same."""
         first: Mapping[str, float] | None = None
-        for leaf in islice(self.fresh, size):
+        for _ in range(size):
+            leaf = self.held or next(self.fresh, None)
+            self.held = None
+            if leaf is None:
+                return
             needs = self.resources.get(leaf.key.model, {})
             if first is not None and needs != first:
-                self.fresh = chain([leaf], self.fresh)
+                self.held = leaf
                 return
             first = needs
             yield leaf

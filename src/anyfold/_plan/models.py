@@ -21,7 +21,7 @@ def name_models(models: Any) -> dict[str, Any]:
     """
     if isinstance(models, Mapping):
         pairs = list(models.items())
-    elif _is_estimator(models) or isinstance(models, type) or not isinstance(models, Iterable):
+    elif _is_estimator(models) or isinstance(models, type | str | bytes) or not isinstance(models, Iterable):
         pairs = _named([models])
     else:
         items = list(models)

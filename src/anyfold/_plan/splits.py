@@ -23,6 +23,12 @@ def make_splitter(cv: Any, y: Any, groups: Any, stratify: bool | None) -> tuple[
     For an int, `stratify` None stratifies when `y` is boolean, text, categorical or of integer type
     with repeated values, never when it is floating.
     """
+    if stratify is not None and not isinstance(stratify, (bool, np.bool_)):
+        raise InvalidInputError(
+            f"stratify={stratify!r:.60}: True, False or None is needed (the labels are those of y)"
+        )
+    if cv is None:
+        cv = 5  # as in scikit-learn
     if isinstance(cv, numbers.Integral) and not isinstance(cv, (bool, np.bool_)):
         return _splitter_for_int(int(cv), y, groups, stratify)
     if stratify is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -80,6 +81,16 @@ def recorded() -> Iterator[Said]:
 _hook_lock = threading.RLock()
 _hook_depth = 0
 _hook: contextlib.ExitStack | None = None
+
+
+def _forget_in_child() -> None:
+    # The hook stays in a fork, where nobody would take it down; a run there sets its own on top.
+    global _hook_lock, _hook_depth, _hook
+    _hook_lock, _hook_depth, _hook = threading.RLock(), 0, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @contextlib.contextmanager
@@ -194,8 +205,16 @@ def _portable(record: logging.LogRecord) -> logging.LogRecord:
 
 def _take_over_levels(ears: Ears) -> None:
     logging.disable(ears.disabled)
+    for name in _taken_over - set(ears.levels):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     for name, level in ears.levels.items():
         logging.getLogger(name).setLevel(level)
+    _taken_over.clear()
+    _taken_over.update(ears.levels)
+
+
+_taken_over: set[str] = set()
+"""Loggers whose level an earlier run has set in this worker."""
 
 
 # ---- print --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import numbers
 import time
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ class CrossValidation:
             pairwise=plan.pairwise,
             writable=writable,
         )
-        fit_params = _compat.check_method_params(data.X, plan.fit_params, train)
+        fit_params = _own(data.X, plan.fit_params, train)
         estimator = clone(plan.estimator)
         if leaf.parameters:
             estimator.set_params(**clone(dict(leaf.parameters), safe=False))
@@ -89,12 +90,12 @@ class CrossValidation:
             else:
                 estimator.fit(fold.X_train, fold.y_train, **fit_params)
         fitted = time.perf_counter()
-        score_params = _compat.check_method_params(data.X, plan.score_params, test)
+        score_params = _own(data.X, plan.score_params, test)
         test_scores, failure = self._score(plan, estimator, fold.X_test, fold.y_test, score_params)
         scored = time.perf_counter()
         train_scores = None
         if self.return_train_score:
-            score_params = _compat.check_method_params(data.X, plan.score_params, train)
+            score_params = _own(data.X, plan.score_params, train)
             train_scores, on_train = self._score(plan, estimator, fold.X_train, fold.y_train, score_params)
             failure = failure or on_train
         return Produced(
@@ -143,6 +144,12 @@ class CrossValidation:
                     for method in self.response_methods
                 }
         return extras or None
+
+
+def _own(X: Any, params: Mapping[str, Any], indices: np.ndarray) -> dict[str, Any]:
+    """Slice parameters that have one value per sample; of all others the task gets a copy of its own."""
+    sliced = _compat.check_method_params(X, params, indices)
+    return {name: copy.deepcopy(value) if value is params[name] else value for name, value in sliced.items()}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
 from anyfold._data.slices import default_cache_limit, set_cache_limit
+from anyfold._plan.seeds import seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, recorded, routed
 from anyfold._worker.failures import failure_of
@@ -32,7 +33,7 @@ from anyfold._worker.threads import limit_worker
 from anyfold._worker.watchdog import watched
 from anyfold.executors.base import Isolation, Shared
 
-__all__ = ["Job", "Produced", "StageError", "Work", "inside_worker", "run_unit"]
+__all__ = ["Job", "Produced", "StageError", "Work", "inherited_seed", "inside_worker", "run_unit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,22 @@ class Job:
     inner_threads: int
     sklearn_config: Mapping[str, Any]
     ears: Ears
+    caller: int
+    """Process id of the caller."""
 
 
 _inside: ContextVar[bool] = ContextVar("anyfold_inside_worker", default=False)
+_seed: ContextVar[int | None] = ContextVar("anyfold_seed", default=None)
 
 
 def inside_worker() -> bool:
     """Return whether the caller runs inside a task of anyfold, on whatever backend."""
     return _inside.get()
+
+
+def inherited_seed() -> int | None:
+    """Return the root seed of a run inside a task that is given none; None outside of tasks."""
+    return _seed.get()
 
 
 def run_unit(
@@ -100,6 +109,8 @@ def run_unit(
         The outcomes that could not be sent, pickled.
     """
     job = shared_job.get()
+    if job.isolation == "process" and job.caller == os.getpid():
+        job = replace(job, isolation="thread")  # an executor that runs work in the caller's own process
     _settle(job)
     reporter = reporter_for(address)
     n_sent = 0
@@ -124,8 +135,12 @@ def run_unit(
 def run_leaf(job: Job, leaf: Leaf) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
-    with recorded() as said:
-        produced = _attempt(job, leaf, said)
+    token = _seed.set(seed_for(job.root_seed, "run_cv", leaf.key.fold))
+    try:
+        with recorded() as said:
+            produced = _attempt(job, leaf, said)
+    finally:
+        _seed.reset(token)
     return _outcome(leaf, produced, said, started)
 
 
@@ -185,7 +200,7 @@ def _outcome(leaf: Leaf, produced: Produced, said: Said, started: float) -> Outc
     if produced.extras is not None:
         try:
             payload = dumps(produced.extras)
-        except BaseException as error:
+        except Exception as error:
             failure = failure_of("result", error)
     return Outcome(
         key=leaf.key,
@@ -204,7 +219,7 @@ def _outcome(leaf: Leaf, produced: Produced, said: Said, started: float) -> Outc
 def _pickled(outcome: Outcome) -> bytes:
     try:
         return dumps(outcome)
-    except BaseException as error:
+    except Exception as error:
         failure = failure_of("result", error)
     quiet = replace(outcome, logs=())  # what was logged may hold anything
     with contextlib.suppress(Exception):

@@ -46,7 +46,7 @@ __all__ = [
     "reporter_for",
 ]
 
-FRAME = struct.Struct("!I")
+FRAME = struct.Struct("!Q")
 RECEIPT = struct.Struct("!Q")
 """How many outcomes of a worker on another host have been delivered by now."""
 CONNECT_SECONDS = 5.0
@@ -313,7 +313,21 @@ def close_reporters() -> None:
             _evidence.popitem()[1].close()
 
 
+def _hang_up_in_child() -> None:
+    # A child of a worker must not hold open what tells the caller of the worker's end.
+    global _open_lock
+    _open_lock = threading.Lock()
+    for reporter in _open.values():
+        reporter.close()
+    for channel in _evidence.values():
+        channel.close()
+    _open.clear()
+    _evidence.clear()
+
+
 atexit.register(close_reporters)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hang_up_in_child)
 
 
 def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:

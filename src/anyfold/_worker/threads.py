@@ -35,11 +35,32 @@ VARIABLES = (
 """What libraries read that are loaded after the limit was set."""
 
 
+_caller_lock = threading.Lock()
+_caller_depth = 0
+_caller_limit = contextlib.ExitStack()
+
+
 @contextlib.contextmanager
 def limit_caller(n_threads: int) -> Iterator[None]:
-    """Limit the libraries of the caller's process and thread, and restore them afterwards."""
-    with _controller().limit(limits=n_threads):
-        yield
+    """Limit the libraries of the caller's process and thread, and restore them afterwards.
+
+    BLAS has one limit for the process: of several runs at once the first one sets it and the last one
+    restores it.
+    """
+    global _caller_depth, _caller_limit
+    with _caller_lock:
+        _caller_depth += 1
+        if _caller_depth == 1:
+            _caller_limit = contextlib.ExitStack()
+            _caller_limit.enter_context(_controller().limit(limits=n_threads, user_api="blas"))
+    try:
+        with _controller().limit(limits=n_threads, user_api="openmp"):
+            yield
+    finally:
+        with _caller_lock:
+            _caller_depth -= 1
+            if _caller_depth == 0:
+                _caller_limit.close()
 
 
 @contextlib.contextmanager

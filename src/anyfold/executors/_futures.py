@@ -83,5 +83,9 @@ class FollowingFuture(Future[Any]):
             super().cancel()
             self.set_running_or_notify_cancel()
         else:
-            settle(self, read(inner))
+            try:
+                answer = read(inner)
+            except Exception as error:
+                answer = Answer(None, error)
+            settle(self, answer)
         self._inner = None

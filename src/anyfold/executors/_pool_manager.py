@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from anyfold._worker.call import Answer, load_answer
-from anyfold.errors import WorkerLostError
+from anyfold.errors import WorkerLostError, WorkerStartError
 from anyfold.executors._futures import settle
 from anyfold.executors._lost import describe_exit, worker_lost
 from anyfold.executors._worker_process import Task, WorkerProcess
@@ -195,7 +195,7 @@ class PoolManager:
         self._failed_starts = 0
         incident = next(_incidents)
         for task in tasks:
-            _resolve(task, WorkerLostError(message, incident=incident))
+            _resolve(task, WorkerStartError(message, incident=incident))
 
     def _finished(self) -> bool:
         if not self._pool.closed:

@@ -37,6 +37,10 @@ def as_executor(obj: Any) -> base.Executor:
     InvalidInputError
         It is no executor, or one that was shut down or has broken.
     """
+    if type(obj).__module__.partition(".")[0] == "distributed" and hasattr(obj, "scheduler_info"):
+        from anyfold.executors.dask import executor_of  # a Client of Dask's, which is no executor itself
+
+        return executor_of(obj)
     if isinstance(obj, type) or not callable(getattr(obj, "submit", None)):
         raise InvalidInputError(
             f"backend={obj!r} is neither the name of a backend nor an executor: an executor has "

@@ -39,4 +39,12 @@ class ProcessesExecutor(HealingPool):
         self._setup = capture_setup(kill_with_parent_thread=self.start_method == "forkserver")
 
     def _build(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.max_workers, self._context, prepare, (self._setup,))
+        return _Pool(self.max_workers, self._context, prepare, (self._setup,))
+
+
+class _Pool(ProcessPoolExecutor):
+    def _adjust_process_count(self) -> None:
+        # CPython's manager was woken for the task before this started the process for it: the manager
+        # would not watch that process until something else wakes it, and its end would go unseen.
+        super()._adjust_process_count()
+        self._executor_manager_thread_wakeup.wakeup()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyfold._plan.content import JournalUse
 from anyfold._plan.task import Outcome
 from anyfold.errors import InvalidInputError
 from anyfold.results.display import as_html, as_text
@@ -23,6 +22,8 @@ from anyfold.results.tables import cross_validate_dict, ranked_models, summary_f
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from anyfold._plan.content import JournalUse
 
 __all__ = ["CVResult"]
 

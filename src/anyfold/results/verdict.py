@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Collection
@@ -54,7 +55,10 @@ def _warn(result: CVResult, n_tasks: int, error_score: Any) -> None:
 
 def _line(failure: FailureRecord) -> str:
     first, *_ = failure.message.splitlines() or [""]
-    return f"{failure.model}, {failure.stage}: {failure.type}: {first:.200}"
+    if failure.stage == "worker":  # it names the fold, which would keep the same failures apart
+        first = first.partition(f"fold {failure.fold}: ")[2] or first
+    shown = textwrap.shorten(first, 300, placeholder=" …")
+    return f"{failure.model}, {failure.stage}: {failure.type}: {shown}"
 
 
 def _original(failure: FailureRecord) -> BaseException:

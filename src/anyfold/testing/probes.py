@@ -9,6 +9,7 @@ Third parties may use them for tests of their own; what is here keeps its name a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -149,7 +150,8 @@ def end_worker(how: str = "SIGKILL") -> None:
             signal.pause()
         case "SIGSEGV":
             _without_core_file()
-            signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+            with contextlib.suppress(ValueError):  # a thread may not choose, and keeps what there is
+                signal.signal(signal.SIGSEGV, signal.SIG_DFL)
             ctypes.string_at(8)
         case "os._exit":
             os._exit(7)
