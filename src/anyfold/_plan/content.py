@@ -47,7 +47,7 @@ class ContentKey:
     """What kind of model it is, for people to read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class JournalUse:
     """What a journal did for one run."""
 
@@ -60,6 +60,13 @@ class JournalUse:
     """Why nothing could be taken at all."""
     stopped: str | None = None
     """Why nothing was recorded any more from some point on."""
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.taken)} tasks taken from {self.path!r}"]
+        if self.untrusted:
+            parts.append(f"not kept: {', '.join(map(repr, self.untrusted))}")
+        parts += [text for text in (self.reason, self.stopped) if text]
+        return f"JournalUse({'; '.join(parts)})"
 
 
 class HasData(Protocol):

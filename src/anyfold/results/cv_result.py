@@ -17,6 +17,7 @@ from anyfold.results.grid import OutcomeGrid
 from anyfold.results.lookup import check_model, one_of
 from anyfold.results.predictions import Classes, aligned_folds, in_sample_order, is_partition
 from anyfold.results.records import FailureRecord, WarningRecord, failures_of, warnings_of
+from anyfold.results.statistics import mean_and_std
 from anyfold.results.tables import cross_validate_dict, ranked_models, summary_frame, tidy_frame
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ class CVResult(Mapping[str, dict[str, Any]]):
         As scikit-learn's searches compute them: ``std`` with ``ddof=0``, rank 1 for the highest mean, equal
         means with equal rank, NaN last. A failed fold counts with ``error_score``, so that NaN there makes
         the mean NaN. A fold that never ran does not count; where there are such folds, a column ``n_folds``
-        says how many folds stand behind each model's numbers.
+        says how many folds stand behind each model's numbers, and models are ranked on the folds that all
+        of them ran.
 
         Returns
         -------
@@ -251,8 +253,11 @@ class CVResult(Mapping[str, dict[str, Any]]):
 
     @property
     def best_model(self) -> str | None:
-        """Name of the model with the highest mean of the first metric; None where every mean is NaN."""
-        means, _ = self._grid.mean_and_std(self.metrics[0])
+        """Name of the best model by the first metric; None where no fold can tell.
+
+        Models are compared on the folds that all of them ran.
+        """
+        means, _ = mean_and_std(self._grid.scores(self.metrics[0]), self._grid.comparable())
         return None if np.isnan(means).all() else self.ranked_models[0]
 
     def __repr__(self) -> str:

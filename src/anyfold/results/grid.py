@@ -12,7 +12,7 @@ from anyfold._plan.task import FoldScores, Outcome, TaskKey
 from anyfold.errors import InvalidInputError
 from anyfold.results.payload import load
 from anyfold.results.predictions import Classes
-from anyfold.results.statistics import fold_score, mean_and_std
+from anyfold.results.statistics import fold_score, mean_and_std, rank_by_mean
 
 __all__ = ["OutcomeGrid"]
 
@@ -98,6 +98,17 @@ class OutcomeGrid:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and standard deviation of each model over the folds that ran."""
         return mean_and_std(self.scores(metric, train=train), self.present())
+
+    def ranks(self, metric: str) -> NDArray[np.int32]:
+        """Return the rank of each model on the folds that all of them ran."""
+        means, _ = mean_and_std(self.scores(metric), self.comparable())
+        return rank_by_mean(means)
+
+    def comparable(self) -> NDArray[np.bool_]:
+        """Return which tasks models can be compared by: of the folds that all ran which ran any."""
+        present = self.present()
+        common: NDArray[np.bool_] = present & present[present.any(axis=1)].all(axis=0)
+        return common
 
     def times(self, model: str, name: Literal["fit_time", "score_time"]) -> list[float]:
         """Return how long one model took by fold; NaN where it is not known."""

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyfold.results.grid import OutcomeGrid
-from anyfold.results.statistics import rank_by_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +18,7 @@ __all__ = ["cross_validate_dict", "ranked_models", "summary_frame", "tidy_frame"
 
 def ranked_models(grid: OutcomeGrid, metric: str) -> tuple[str, ...]:
     """Return the names of the models, the best first; equal ones stay as they were given."""
-    means, _ = grid.mean_and_std(metric)
-    return tuple(grid.models[row] for row in np.argsort(rank_by_mean(means), kind="stable"))
+    return tuple(grid.models[row] for row in np.argsort(grid.ranks(metric), kind="stable"))
 
 
 def summary_frame(grid: OutcomeGrid, metrics: Sequence[str], *, with_train: bool) -> pd.DataFrame:
@@ -30,7 +28,7 @@ def summary_frame(grid: OutcomeGrid, metrics: Sequence[str], *, with_train: bool
     columns: dict[tuple[str, str], NDArray[Any]] = {}
     for metric in metrics:
         means, stds = grid.mean_and_std(metric)
-        columns |= {(metric, "mean"): means, (metric, "std"): stds, (metric, "rank"): rank_by_mean(means)}
+        columns |= {(metric, "mean"): means, (metric, "std"): stds, (metric, "rank"): grid.ranks(metric)}
         if with_train:
             means, stds = grid.mean_and_std(metric, train=True)
             columns |= {(f"train_{metric}", "mean"): means, (f"train_{metric}", "std"): stds}
