@@ -19,11 +19,6 @@ class TestThreads(ExecutorContract):
 
 
 class TestProcesses(ExecutorContract):
-    expected_failures: ClassVar = {
-        "test_no_process_is_left_after_a_loss": "the standard pool does not notice the end of a worker that "
-        "was started while its manager waited, until something else happens",
-    }
-
     def make_executor(self, max_workers, **options):
         return get_executor("processes", max_workers, **options)
 
