@@ -19,10 +19,10 @@ from anyfold._engine.events import observer
 from anyfold._engine.journal import Journal
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
+from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
-from anyfold._worker.contact import WorkerInfo
 from anyfold._worker.execute import Job, Work, inside_worker
 from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability

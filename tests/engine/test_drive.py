@@ -11,7 +11,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.tree import DecisionTreeClassifier
 
 import anyfold as af
-from anyfold._worker.report import LocalAddress
+from anyfold._mail.messages import LocalAddress
 
 X, y = load_iris(return_X_y=True)
 MODELS = {f"m{depth}": DecisionTreeClassifier(max_depth=depth) for depth in range(1, 9)}

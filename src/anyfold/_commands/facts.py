@@ -89,8 +89,8 @@ class Storage:
 
 def find_versions() -> dict[str, str]:
     """Return the versions that decide about numbers, the linear algebra kernel included."""
+    from anyfold._mail.contact import WorkerInfo
     from anyfold._version import __version__
-    from anyfold._worker.contact import WorkerInfo
 
     versions = {
         "anyfold": __version__,

@@ -25,17 +25,17 @@ from typing import Any
 from anyfold._data.serialize import loads
 from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
 from anyfold._engine.faults import Blame, lost_failure, timeout_failure
-from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
 from anyfold._engine.relay import Relay
 from anyfold._engine.supply import Supply
 from anyfold._engine.usage import in_use, in_use_elsewhere
+from anyfold._mail.contact import WorkerInfo
+from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
+from anyfold._mail.messages import Closed, Contact, Done, Report, Stack, Started
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._plan.units import unit_size, window_size
 from anyfold._worker.capture import routed
-from anyfold._worker.contact import WorkerInfo
 from anyfold._worker.execute import Job, run_unit
 from anyfold._worker.failures import failure_of
-from anyfold._worker.report import Closed, Contact, Done, Report, Stack, Started
 from anyfold._worker.threads import limit_caller
 from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, WorkerStartError
 from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of

@@ -24,7 +24,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from anyfold import __version__
 from anyfold._engine.journal_file import (
     APPLICATION,
     REMEDY,
@@ -41,6 +40,7 @@ from anyfold._engine.journal_file import (
 from anyfold._engine.journal_rows import Terms, decode, encode, row_key
 from anyfold._plan.content import ContentKey
 from anyfold._plan.task import Outcome, TaskKey
+from anyfold._version import __version__
 from anyfold.errors import JournalError, JournalWarning
 
 __all__ = ["Journal", "Terms"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from anyfold import __version__
+from anyfold._version import __version__
 
 __all__ = ["global_name", "installed_version"]
 

@@ -23,11 +23,12 @@ from typing import Any, Protocol
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
 from anyfold._data.slices import default_cache_limit, set_cache_limit
+from anyfold._mail.messages import LocalAddress, SocketAddress
+from anyfold._mail.reporter import reporter_for
 from anyfold._plan.seeds import seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, recorded, routed
 from anyfold._worker.failures import failure_of
-from anyfold._worker.report import LocalAddress, SocketAddress, reporter_for
 from anyfold._worker.seeding import seeded_globals
 from anyfold._worker.threads import limit_worker
 from anyfold._worker.watchdog import watched

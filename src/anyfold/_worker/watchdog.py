@@ -12,7 +12,8 @@ import faulthandler
 import sys
 from collections.abc import Iterator
 
-from anyfold._worker.report import LocalAddress, SocketAddress, evidence_channel
+from anyfold._mail.messages import LocalAddress, SocketAddress
+from anyfold._mail.reporter import evidence_channel
 
 __all__ = ["watched"]
 

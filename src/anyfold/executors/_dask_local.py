@@ -102,7 +102,6 @@ def main() -> None:
 
 def _start(n_workers: int, folder: str) -> Any:
     import dask
-
     from distributed import LocalCluster
 
     dask.config.set(

@@ -22,8 +22,9 @@ from distributed import get_worker
 from anyfold._data.files import SharedFile, _map, publish
 from anyfold._data.memory import available_memory
 from anyfold._data.storage import MEMORY_SHARE, Stored, _open_in, _open_memory, _seal
+from anyfold._mail.messages import NetworkAddress
+from anyfold._mail.reporter import SilentReporter, reporter_for
 from anyfold._worker.call import call, dumps_call, load_result
-from anyfold._worker.report import NetworkAddress, SilentReporter, reporter_for
 from anyfold.errors import SharedLost
 from anyfold.executors._placed import Need, place
 

@@ -16,8 +16,9 @@ import ray
 
 from anyfold._data.layout import ALIGNMENT
 from anyfold._data.serialize import deserialize, serialize
+from anyfold._mail.messages import NetworkAddress
+from anyfold._mail.reporter import SilentReporter, reporter_for
 from anyfold._worker.call import call, dumps_call, load_result
-from anyfold._worker.report import NetworkAddress, SilentReporter, reporter_for
 from anyfold.errors import SharedLost
 
 __all__ = ["Need", "can_reach", "in_parts", "read", "restore", "run_call", "run_shared"]

@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from distributed import Client, KilledWorker
+
+from anyfold._mail.messages import Report
+from anyfold._mail.network import NetworkMailbox, SilentMailbox
 from anyfold._worker.call import Answer, load_answer
-from anyfold._worker.report import Report
 from anyfold.errors import InvalidSettingError, SharedLost, WorkerLostError
 from anyfold.executors import _dask_worker as on_worker
 from anyfold.executors._dask_connection import connect
 from anyfold.executors._dask_data import Copies, DaskShared
-from anyfold.executors._network_mailbox import NetworkMailbox, SilentMailbox
 from anyfold.executors._options import check_max_workers
 from anyfold.executors._window import Task, WindowedExecutor
 from anyfold.executors.base import Isolation, Mailbox
-from distributed import Client, KilledWorker
 
 __all__ = ["DaskExecutor", "executor_of"]
 

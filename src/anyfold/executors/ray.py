@@ -18,11 +18,11 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from anyfold._mail.messages import Report
+from anyfold._mail.network import NetworkMailbox, SilentMailbox
 from anyfold._worker.call import Answer, load_answer
-from anyfold._worker.report import Report
 from anyfold.errors import InvalidSettingError, WorkerLostError
 from anyfold.executors import _ray_worker as on_worker
-from anyfold.executors._network_mailbox import NetworkMailbox, SilentMailbox
 from anyfold.executors._options import check_max_workers
 from anyfold.executors._ray_connection import cluster_resources, connect, disconnect, nodes, this_node
 from anyfold.executors._ray_data import RayObjects, RayShared

@@ -13,17 +13,10 @@ import threading
 import psutil
 import pytest
 
-from anyfold._engine.mailbox import LocalMailbox, SocketMailbox
+from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
+from anyfold._mail.messages import Closed, Contact, Done, Started
+from anyfold._mail.reporter import SilentReporter, close_reporters, reporter_for
 from anyfold._plan.task import TaskKey
-from anyfold._worker.report import (
-    Closed,
-    Contact,
-    Done,
-    SilentReporter,
-    Started,
-    close_reporters,
-    reporter_for,
-)
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def reporting(address, body):
     script = """
         import os, pickle, signal, sys
         from anyfold._plan.task import TaskKey
-        from anyfold._worker.report import reporter_for
+        from anyfold._mail.reporter import reporter_for
         reporter = reporter_for(pickle.load(sys.stdin.buffer))
         key = TaskKey("m", 0, 3)
     """

@@ -14,8 +14,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from anyfold._engine.mailbox import SocketMailbox, _Connection
-from anyfold._worker.report import RECEIPT, Done, NetworkAddress, Report
+from anyfold._mail.mailbox import Connection, SocketMailbox
+from anyfold._mail.messages import RECEIPT, Done, NetworkAddress, Report
 
 __all__ = ["NetworkMailbox", "SilentMailbox"]
 
@@ -66,7 +66,7 @@ class SilentMailbox:
         """There is nothing to close."""
 
 
-class _ReceiptedConnection(_Connection):
+class _ReceiptedConnection(Connection):
     """The reading end of one worker, which is told how many of its outcomes have been delivered."""
 
     _n_done = 0

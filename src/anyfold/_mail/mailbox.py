@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anyfold._worker.report import (
+from anyfold._mail.messages import (
     FRAME,
     HELLO_LIMIT,
     Closed,
@@ -39,8 +39,8 @@ from anyfold._worker.report import (
     SocketAddress,
     Stack,
     Started,
-    local_mailboxes,
 )
+from anyfold._mail.reporter import local_mailboxes
 
 __all__ = ["LocalMailbox", "SocketMailbox"]
 
@@ -159,7 +159,7 @@ class SocketMailbox:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_reader.recv(4096)
             else:
-                connection: _Connection = key.data
+                connection: Connection = key.data
                 if not connection.read(self._deliver):
                     self._selector.unregister(key.fileobj)
                     connection.channel.close()
@@ -175,11 +175,11 @@ class SocketMailbox:
             return
         channel.setblocking(False)
         self._n_accepted += 1
-        connection = _Connection(channel, self._n_accepted, self._token)
+        connection = Connection(channel, self._n_accepted, self._token)
         self._selector.register(channel, selectors.EVENT_READ, connection)
 
 
-class _Connection:
+class Connection:
     """The reading end of one worker."""
 
     def __init__(self, channel: socket.socket, worker: int, token: bytes) -> None:
