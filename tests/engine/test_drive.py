@@ -12,6 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import anyfold as af
 from anyfold._mail.messages import LocalAddress
+from anyfold.errors import WorkerLostError
 
 X, y = load_iris(return_X_y=True)
 MODELS = {f"m{depth}": DecisionTreeClassifier(max_depth=depth) for depth in range(1, 9)}
@@ -103,6 +104,31 @@ class WithoutMail(Strange):
 
 def test_outcomes_that_no_mail_brings_come_with_the_unit(expected):
     assert scores(af.run_cv(MODELS, FOLDS, random_state=0, backend=WithoutMail())) == expected
+
+
+class LosesWithoutAWord(Strange):
+    """Most workers reach the mailbox; the one that gets a certain task does not, and dies of it."""
+
+    capabilities = frozenset({"healing"})
+
+    def __init__(self):
+        self.lost = []
+
+    def run(self, fn, job, unit, leaves, address):
+        if any(str(leaf.key) == "model 'm150', fold 3" for leaf in leaves):
+            self.lost.append(len(leaves))
+            raise WorkerLostError("gone without a word")
+        return fn(job, unit, leaves, address)
+
+
+def test_a_worker_that_is_lost_without_a_word_costs_only_the_task_that_kills_it():
+    executor = LosesWithoutAWord()
+    with pytest.warns(FitFailedWarning, match="1 of 1000 tasks failed"):
+        result = af.run_cv({f"m{i}": FailsOn() for i in range(200)}, FOLDS, backend=executor, retries=1)
+    assert [(failure.model, failure.fold, failure.type) for failure in result.failures] == [
+        ("m150", 3, "WorkerLostError")
+    ]
+    assert executor.lost[0] > 1  # others were lost with it, and were run again
 
 
 class Twice(Strange):

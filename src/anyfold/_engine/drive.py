@@ -390,8 +390,9 @@ class _Run:
     def _lost(self, unit: _Unit, lost: WorkerLostError) -> None:
         """Charge the leaf that was running, if it is the guilty one, and run the others again."""
         guilty = unit.running
-        if guilty is None and not self.heard and len(unit.leaves) == 1:
-            guilty = unit.leaves[0]  # no worker can reach the mailbox: the executor's word is all there is
+        silent = unit.worker is None
+        if silent and len(unit.leaves) == 1 and self.blame.suspect(unit.leaves[0].key, self.heard):
+            guilty = unit.leaves[0]
         elif guilty is None:
             try:
                 self.blame.note_unexplained(lost)
@@ -406,7 +407,9 @@ class _Run:
             ]
             if not self.blame.is_guilty(unit.worker, lost, running):
                 guilty = None
-        self.supply.put_back(leaf for leaf in unit.leaves if leaf is not guilty)
+        others = [leaf for leaf in unit.leaves if leaf is not guilty]
+        for leaves in [[leaf] for leaf in others] if silent else [others]:
+            self.supply.put_back(leaves)
         if guilty is None:
             return
         if stack is not None:

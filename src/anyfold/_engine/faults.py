@@ -36,6 +36,7 @@ class Blame:
     charges: Counter[TaskKey] = field(default_factory=Counter)
     unexplained: set[object] = field(default_factory=set)
     """Incidents since a leaf was last started, in which units were lost that had started nothing."""
+    _suspects: set[TaskKey] = field(default_factory=set)
     _culprits: dict[object, int | None] = field(default_factory=dict)
 
     def is_guilty(self, worker: int | None, lost: WorkerLostError, running: Iterable[int]) -> bool:
@@ -60,6 +61,17 @@ class Blame:
             self._culprits[lost.incident] = first
         culprit = self._culprits[lost.incident]
         return culprit is None or culprit == worker
+
+    def suspect(self, key: TaskKey, others_are_heard: bool) -> bool:
+        """Return whether to charge a leaf that was alone in a unit whose worker has said nothing.
+
+        Where no worker can reach the mailbox, the executor's word is all there is. Where others do, this
+        worker may have ended before it began: the leaf is charged when that happens to it again.
+        """
+        if others_are_heard and key not in self._suspects:
+            self._suspects.add(key)
+            return False
+        return True
 
     def accuse(self, worker: int | None, lost: WorkerLostError) -> None:
         """Settle that this worker, which was ended for its hung leaf, is the culprit of an incident."""
