@@ -22,6 +22,7 @@ from anyfold.errors import InvalidSettingError
 from anyfold.executors.dask import executor_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
+PYTHONPATH = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
 PATIENCE = 60  # seconds; a hang, not slowness
 X = np.random.default_rng(0).normal(size=(3000, 50))
 Y = (X[:, 0] > 0).astype(int)
@@ -100,7 +101,7 @@ def cluster(tmp_path_factory):
             log = stack.enter_context((folder / f"log{number}").open("w"))
             process = subprocess.Popen(
                 command,
-                env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": ROOT},
+                env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": PYTHONPATH},
                 stdout=log,
                 stderr=log,
             )

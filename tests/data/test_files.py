@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from anyfold._data import storage
-from anyfold._data.files import drop_released, publish
+from anyfold._data.files import Replica, drop_released, publish
 from anyfold.errors import InvalidSettingError, SharedLost
 
 READER = """
@@ -543,3 +543,53 @@ def test_an_object_goes_to_shared_memory_up_to_half_of_what_is_available(tmp_pat
         shared = publish(array, temp_dir=str(tmp_path))
         assert len([link for link in open_files() if link.startswith(str(tmp_path))]) == links
         shared.release()
+
+
+def opened(descriptor):
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
+def replica_of(shared, temp_dir, piece=1 << 16):
+    replica = Replica(shared.key, shared.nbytes, temp_dir=str(temp_dir))
+    for offset in reversed(range(0, shared.nbytes, piece)):
+        replica.write(offset, shared.read(offset, piece))
+    return replica.finish()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_replica_made_of_pieces_outlives_the_original_and_goes_with_its_handle(
+    tmp_path, monkeypatch, reader, in_memory
+):
+    shared = publish(np.arange(100_000.0))
+    before = open_files()
+    if not in_memory:
+        monkeypatch.setattr(storage, "available_memory", lambda: 0)
+    replica = replica_of(shared, tmp_path)
+    assert (len(open_files()), replica.is_readable()) == (len(before) + 1, True)
+    shared.release()
+    assert not shared.is_readable()
+    assert reader("H.get().sum()", H=replica) == np.arange(100_000.0).sum()
+    replica.release()
+    assert not replica.is_readable()
+
+
+def test_a_replica_that_is_never_finished_leaves_nothing(tmp_path):
+    shared = publish(np.arange(1000.0))
+    before = open_files()
+    Replica(shared.key, shared.nbytes).write(0, shared.read(0, 100))
+    assert open_files() == before
+
+
+def test_what_no_longer_fits_into_memory_goes_on_in_the_folder(tmp_path, monkeypatch):
+    shared = publish(np.arange(100_000.0))
+    write = os.pwrite
+
+    def full_after_half(descriptor, data, offset):
+        if offset < shared.nbytes // 2 and "memfd" in str(opened(descriptor)):
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full_after_half)
+    replica = replica_of(shared, tmp_path)
+    assert opened(replica.descriptor).is_relative_to(tmp_path)
+    assert replica.matches(np.arange(100_000.0))

@@ -33,10 +33,10 @@ import numpy as np
 from anyfold._data.cache import Cache
 from anyfold._data.layout import ALIGNMENT
 from anyfold._data.serialize import Serialized, deserialize, serialize
-from anyfold._data.storage import Stored, store
+from anyfold._data.storage import Stored, Storing, store
 from anyfold.errors import SharedLost
 
-__all__ = ["SharedFile", "drop_released", "publish"]
+__all__ = ["Replica", "SharedFile", "drop_released", "publish"]
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class SharedFile(Generic[T]):
 
     def release(self) -> None:
         """Give up the published copy; does nothing in a process that does not own it."""
-        _release(self.owner, self.key)
+        _release(self.owner, self.key, self.descriptor)
 
     def matches(self, obj: object) -> bool:
         """Return whether an object is still what was published; called by the owner.
@@ -91,6 +91,24 @@ class SharedFile(Generic[T]):
             and _same_bytes(stream, memoryview(now.stream))
             and all(map(_same_bytes, buffers, now.buffers))
         )
+
+    def is_readable(self) -> bool:
+        """Return whether this process can read the object."""
+        try:
+            _map(self)
+        except SharedLost:
+            return False
+        return True
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return some bytes of the file, for a `Replica` on another host.
+
+        Raises
+        ------
+        SharedLost
+            If the owner has released the object, or has ended.
+        """
+        return bytes(_map(self)[0][offset : offset + length])
 
 
 def publish(obj: T, *, temp_dir: str | None = None) -> SharedFile[T]:
@@ -116,10 +134,45 @@ def publish(obj: T, *, temp_dir: str | None = None) -> SharedFile[T]:
     serialized = serialize(obj)
     key = secrets.token_bytes(16)
     parts, nbytes = _layout(serialized, key)
-    stored = store(parts, nbytes, temp_dir)
-    shared: SharedFile[T] = SharedFile(os.getpid(), stored.descriptor, stored.path, key, nbytes)
-    _owned[key] = stored
-    weakref.finalize(shared, _release, shared.owner, key)
+    return _own(store(parts, nbytes, temp_dir), key, nbytes)
+
+
+class Replica(Generic[T]):
+    """A copy of an object that is published on another host; arrives in pieces, in any order.
+
+    Parameters
+    ----------
+    key : bytes
+        That of the `SharedFile` there.
+    nbytes : int
+        Its size.
+    temp_dir : str or None, default=None
+        As for `publish`.
+
+    Raises
+    ------
+    InvalidSettingError
+        As by `publish`; also by `write`.
+    """
+
+    def __init__(self, key: bytes, nbytes: int, temp_dir: str | None = None) -> None:
+        self._key = key
+        self._nbytes = nbytes
+        self._storing = Storing(nbytes, temp_dir)
+
+    def write(self, offset: int, piece: bytes) -> None:
+        """Write some bytes of the file."""
+        self._storing.write(offset, memoryview(piece))
+
+    def finish(self) -> SharedFile[T]:
+        """Return the copy, published on this host and owned by this process."""
+        return _own(self._storing.finish(), self._key, self._nbytes)
+
+
+def _own(stored: Stored, key: bytes, nbytes: int) -> SharedFile[Any]:
+    shared: SharedFile[Any] = SharedFile(os.getpid(), stored.descriptor, stored.path, key, nbytes)
+    _owned[key, stored.descriptor] = stored
+    weakref.finalize(shared, _release, shared.owner, key, stored.descriptor)
     return shared
 
 
@@ -144,12 +197,13 @@ class _Opened:
         return (status.st_dev, status.st_ino) == self.identity
 
 
-_owned: dict[bytes, Stored] = {}
+_owned: dict[tuple[bytes, int], Stored] = {}
+"""By key and descriptor: a process may come to own a replica of what it once owned."""
 _kept: Cache[_Opened] = Cache(KEPT)
 
 
-def _release(owner: int, key: bytes) -> None:
-    if owner == os.getpid() and (stored := _owned.pop(key, None)) is not None:
+def _release(owner: int, key: bytes, descriptor: int) -> None:
+    if owner == os.getpid() and (stored := _owned.pop((key, descriptor), None)) is not None:
         stored.discard()
         _kept.drop(lambda kept, _: kept == key)
 

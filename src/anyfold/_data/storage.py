@@ -12,15 +12,16 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyfold._data.memory import available_memory, format_bytes
 from anyfold.errors import InvalidSettingError
 
-__all__ = ["MEMORY_SHARE", "Stored", "store"]
+__all__ = ["MEMORY_SHARE", "Stored", "Storing", "store"]
 
 MEMORY_SHARE = 0.5
 """Share of the available memory that one object may take; a larger one goes to a file."""
@@ -28,6 +29,7 @@ MEMORY_SHARE = 0.5
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
 MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; unknown to the os module of Python 3.11
 WRITE_AT_ONCE = 1 << 30  # bytes; Linux writes at most 2 GiB at once
+MOVED_AT_ONCE = 1 << 24  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,92 @@ class Stored:
         with suppress(OSError):
             os.close(self.descriptor)
         _remove(self.path)
+
+
+class Storing:
+    """A file that is being written, in pieces and in any order; discarded unless it is finished.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size of the file.
+    temp_dir : str or None
+        Folder for what does not fit into memory; None for the system's.
+
+    Raises
+    ------
+    InvalidSettingError
+        If the folder is needed and cannot be used, or has no room; also by `write`.
+    """
+
+    def __init__(self, nbytes: int, temp_dir: str | None = None) -> None:
+        self._nbytes = nbytes
+        self._temp_dir = temp_dir
+        self._in_memory = hasattr(os, "memfd_create") and nbytes <= MEMORY_SHARE * available_memory()
+        if self._in_memory:
+            try:
+                self._open(_open_memory)
+            except OSError as error:
+                if error.errno not in NO_ROOM | {errno.ENOSYS, errno.EPERM, errno.EACCES}:
+                    raise
+                self._in_memory = False
+        if not self._in_memory:
+            with self._explained():
+                self._open(lambda: _open_in(self._folder))
+
+    def write(self, offset: int, piece: memoryview) -> None:
+        """Write some bytes of the file."""
+        if self._in_memory:
+            try:
+                _write(self._descriptor, offset, piece)
+                return
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+            with self._explained():
+                self._move_to_folder()
+        with self._explained():
+            _write(self._descriptor, offset, piece)
+
+    def finish(self) -> Stored:
+        """Make the file read-only."""
+        os.fchmod(self._descriptor, 0o400)
+        _seal(self._descriptor)
+        reading = os.open(self._path or f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        self.discard.detach()
+        os.close(self._descriptor)
+        return Stored(reading, self._path)
+
+    def _open(self, open_new: Callable[[], tuple[int, str | None]]) -> None:
+        self._descriptor, self._path = open_new()
+        self.discard = weakref.finalize(self, Stored(self._descriptor, self._path).discard)
+        """Gives the file up."""
+        try:
+            os.ftruncate(self._descriptor, self._nbytes)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _move_to_folder(self) -> None:
+        memory, discard_memory = self._descriptor, self.discard
+        try:
+            self._open(lambda: _open_in(self._folder))
+            self._in_memory = False
+            for start in range(0, self._nbytes, MOVED_AT_ONCE):
+                _write(self._descriptor, start, memoryview(os.pread(memory, MOVED_AT_ONCE, start)))
+        finally:
+            discard_memory()
+
+    @property
+    def _folder(self) -> str:
+        return self._temp_dir or tempfile.gettempdir()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InvalidSettingError(_explain(error, self._folder, self._nbytes)) from error
 
 
 def store(parts: Iterable[tuple[int, memoryview]], nbytes: int, temp_dir: str | None) -> Stored:
@@ -62,40 +150,20 @@ def store(parts: Iterable[tuple[int, memoryview]], nbytes: int, temp_dir: str | 
     InvalidSettingError
         If the folder cannot be used, or has no room.
     """
-    parts = list(parts)
-    if hasattr(os, "memfd_create") and nbytes <= MEMORY_SHARE * available_memory():
-        try:
-            return _write(_open_memory, parts, nbytes)
-        except OSError as error:
-            if error.errno not in NO_ROOM | {errno.ENOSYS, errno.EPERM, errno.EACCES}:
-                raise
-    folder = temp_dir or tempfile.gettempdir()
+    storing = Storing(nbytes, temp_dir)
     try:
-        return _write(lambda: _open_in(folder), parts, nbytes)
-    except OSError as error:
-        raise InvalidSettingError(_explain(error, folder, nbytes)) from error
-
-
-def _write(
-    open_new: Callable[[], tuple[int, str | None]], parts: list[tuple[int, memoryview]], nbytes: int
-) -> Stored:
-    descriptor, path = open_new()
-    try:
-        os.ftruncate(descriptor, nbytes)
-        for start, part in parts:
-            offset = start
-            while part:
-                written = os.pwrite(descriptor, part[:WRITE_AT_ONCE], offset)
-                part, offset = part[written:], offset + written
-        os.fchmod(descriptor, 0o400)
-        _seal(descriptor)
-        reading = os.open(path or f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        for offset, part in parts:
+            storing.write(offset, part)
+        return storing.finish()
     except BaseException:
-        _remove(path)
+        storing.discard()
         raise
-    finally:
-        os.close(descriptor)
-    return Stored(reading, path)
+
+
+def _write(descriptor: int, offset: int, part: memoryview) -> None:
+    while part:
+        written = os.pwrite(descriptor, part[:WRITE_AT_ONCE], offset)
+        part, offset = part[written:], offset + written
 
 
 def _open_memory() -> tuple[int, str | None]:

@@ -100,7 +100,7 @@ class Copies:
         self._one_host = one_host
         self._entries: dict[str, _Entry] = {}
 
-    def share(self, obj: T, temp_dir: str | None = None) -> DaskShared[T]:
+    def share(self, obj: T, temp_dir: str | None) -> DaskShared[T]:
         """Publish an object here, and on one worker of each host that cannot read it from here."""
         with noting_keys() as needs:
             file = publish(obj, temp_dir=temp_dir)
@@ -179,21 +179,32 @@ class Copies:
         await self._send(entry, list(one_per_host.values()))
 
     async def _send(self, entry: _Entry, workers: list[str]) -> None:
-        """Copy an object to some workers, in pieces, all at once."""
-        if not workers:
-            return
+        """Copy an object to some workers, in pieces, all at once; those that are gone get none."""
         file = entry.here
         assert file is not None
-        run = self._client.run
-        leases = [await self._lease(entry.key, worker) for worker in workers]
-        await run(on_worker.begin_copy, entry.key, file.nbytes, workers=workers)
+        leases = {}
+        for worker in workers:
+            with contextlib.suppress(OSError, ValueError):
+                leases[worker] = await self._lease(entry.key, worker)
+        await self._on_all(leases, on_worker.begin_copy, entry.key, file.key, file.nbytes)
         for offset in range(0, file.nbytes, PIECE):
-            data = on_worker.read_copy(file, offset, PIECE)
-            await run(on_worker.write_copy, entry.key, offset, data, workers=workers)
-        files = await run(on_worker.finish_copy, entry.key, file.key, workers=workers)
-        entry.elsewhere += [
-            _Copy(worker, files[worker], lease) for worker, lease in zip(workers, leases, strict=True)
-        ]
+            await self._on_all(
+                leases, on_worker.write_copy, entry.key, offset, on_worker.read_copy(file, offset, PIECE)
+            )
+        copies = await self._on_all(leases, on_worker.finish_copy, entry.key)
+        entry.elsewhere += [_Copy(worker, copy, leases[worker]) for worker, copy in copies.items()]
+
+    async def _on_all(self, leases: dict[str, Any], function: Any, *args: Any) -> dict[str, Any]:
+        """Call a function on the workers that hold leases; raises what it raises, and drops who is gone."""
+        if not leases:
+            return {}
+        answers = await self._client.run(function, *args, workers=list(leases), on_error="return")
+        for worker, answer in list(answers.items()):
+            if isinstance(answer, OSError):
+                del leases[worker], answers[worker]
+            elif isinstance(answer, BaseException):
+                raise answer
+        return dict(answers)
 
     async def _fetch(self, entry: _Entry) -> None:
         for copy in entry.elsewhere:
@@ -208,15 +219,16 @@ class Copies:
 
     async def _copy_here(self, copy: _Copy) -> SharedFile[Any]:
         temporary = secrets.token_hex(8)
-        on_worker.begin_copy(temporary, copy.file.nbytes)
-        for offset in range(0, copy.file.nbytes, PIECE):
-            answers = await self._client.run(
-                on_worker.read_copy, copy.file, offset, PIECE, workers=[copy.worker]
-            )
-            on_worker.write_copy(temporary, offset, answers[copy.worker])
-        file = on_worker.finish_copy(temporary, copy.file.key)
-        on_worker.drop_copy(temporary)
-        return file
+        on_worker.begin_copy(temporary, copy.file.key, copy.file.nbytes)
+        try:
+            for offset in range(0, copy.file.nbytes, PIECE):
+                answers = await self._client.run(
+                    on_worker.read_copy, copy.file, offset, PIECE, workers=[copy.worker]
+                )
+                on_worker.write_copy(temporary, offset, answers[copy.worker])
+            return on_worker.finish_copy(temporary)
+        finally:
+            on_worker.drop_copy(temporary)
 
     async def _lease(self, key: str, worker: str) -> Any:
         name = f"anyfold-lease-{key}-{secrets.token_hex(4)}"

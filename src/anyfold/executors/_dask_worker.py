@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,13 +18,10 @@ from typing import Any, NamedTuple
 
 from distributed import get_worker
 
-from anyfold._data.files import SharedFile, _map, publish
-from anyfold._data.memory import available_memory
-from anyfold._data.storage import MEMORY_SHARE, Stored, _open_in, _open_memory, _seal
+from anyfold._data.files import Replica, SharedFile, publish
 from anyfold._mail.messages import NetworkAddress
 from anyfold._mail.reporter import SilentReporter, reporter_for
 from anyfold._worker.call import call, dumps_call, load_result
-from anyfold.errors import SharedLost
 from anyfold.executors._placed import Need, place
 
 __all__ = [
@@ -97,7 +93,7 @@ def _run(
 
 
 def _keep_result(answer: bytes) -> tuple[str, str, SharedFile[Any]]:
-    file = publish(load_result(answer))
+    file = publish(load_result(answer), temp_dir=os.environ.get("ANYFOLD_TEMP_DIR"))
     key = secrets.token_hex(8)
     _copies[key] = file
     return key, get_worker().address, file
@@ -146,66 +142,41 @@ class Lease:
 
 def _take_lease(key: str) -> Lease:
     lease = Lease(key)
-    weakref.finalize(lease, _copies.pop, key, None)
+    weakref.finalize(lease, drop_copy, key)
     return lease
 
 
-class _Unfinished:
-    """A copy that is being written."""
-
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = nbytes
-        in_memory = hasattr(os, "memfd_create") and nbytes <= MEMORY_SHARE * available_memory()
-        self.descriptor, self.path = _open_memory() if in_memory else _open_in(tempfile.gettempdir())
-        os.ftruncate(self.descriptor, nbytes)
-        weakref.finalize(self, os.close, self.descriptor)
-
-    def finish(self, identity: bytes) -> SharedFile[Any]:
-        os.fchmod(self.descriptor, 0o400)
-        _seal(self.descriptor)
-        reading = os.open(self.path or f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-        file: SharedFile[Any] = SharedFile(os.getpid(), reading, self.path, identity, self.nbytes)
-        weakref.finalize(file, Stored(reading, self.path).discard)
-        return file
-
-
-_unfinished: dict[str, _Unfinished] = {}
+_unfinished: dict[str, Replica[Any]] = {}
 _copies: dict[str, SharedFile[Any]] = {}
 
 
 def can_open(file: SharedFile[Any]) -> bool:
     """Return whether this process can read a file."""
-    try:
-        _map(file)
-    except SharedLost:
-        return False
-    return True
-
-
-def begin_copy(key: str, nbytes: int) -> None:
-    """Make room for a copy."""
-    _unfinished[key] = _Unfinished(nbytes)
-
-
-def write_copy(key: str, offset: int, data: bytes) -> None:
-    """Write a piece of a copy."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(_unfinished[key].descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def finish_copy(key: str, identity: bytes) -> SharedFile[Any]:
-    """Make a copy readable."""
-    file = _copies[key] = _unfinished.pop(key).finish(identity)
-    return file
+    return file.is_readable()
 
 
 def read_copy(file: SharedFile[Any], offset: int, length: int) -> bytes:
     """Return a piece of a file."""
-    return bytes(_map(file)[0][offset : offset + length])
+    return file.read(offset, length)
+
+
+def begin_copy(key: str, identity: bytes, nbytes: int) -> None:
+    """Make room for a copy."""
+    _unfinished[key] = Replica(identity, nbytes, os.environ.get("ANYFOLD_TEMP_DIR"))
+
+
+def write_copy(key: str, offset: int, piece: bytes) -> None:
+    """Write a piece of a copy."""
+    _unfinished[key].write(offset, piece)
+
+
+def finish_copy(key: str) -> SharedFile[Any]:
+    """Make a copy readable."""
+    file = _copies[key] = _unfinished.pop(key).finish()
+    return file
 
 
 def drop_copy(key: str) -> None:
     """Leave a copy to those who refer to it."""
+    _unfinished.pop(key, None)
     _copies.pop(key, None)

@@ -26,6 +26,7 @@ from anyfold.executors._dask_data import Copies, DaskShared
 from anyfold.executors._options import check_max_workers
 from anyfold.executors._window import Task, WindowedExecutor
 from anyfold.executors.base import Isolation, Mailbox
+from anyfold.settings import get_config
 
 __all__ = ["DaskExecutor", "executor_of"]
 
@@ -199,7 +200,8 @@ class DaskExecutor(WindowedExecutor):
     def share(self, obj: T) -> DaskShared[T]:
         """Publish a read-only object, once for each host."""
         self._check_open()
-        return self._copies.share(obj)
+        temp_dir = get_config()["temp_dir"].value
+        return self._copies.share(obj, None if temp_dir is None else str(temp_dir))
 
     def open_mailbox(self, deliver: Callable[[Report], None]) -> Mailbox:
         """Open a mailbox that all workers reach; a silent one where some cannot connect to this host."""
