@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import signal
 import sys
 
 import psutil
@@ -14,6 +15,14 @@ collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: ne
 def no_settings_from_outside(monkeypatch):
     for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
         monkeypatch.delenv(variable)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_stays_with_the_caller():
+    """No test, and nothing that it runs, changes what Ctrl-C does here."""
+    before = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    assert (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
 
 
 @pytest.fixture(scope="session", autouse=True)
