@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import sklearn
 
@@ -21,9 +21,11 @@ from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
+from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, inside_worker
+from anyfold._worker.shared_steps import forget_steps
 from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
@@ -109,6 +111,11 @@ def conditions(settings: Resolved, root_seed: int, return_train_score: bool) -> 
     )
 
 
+def _without(done: Container[TaskKey], rank: Mapping[TaskKey, int]) -> dict[TaskKey, int]:
+    left = (key for key in sorted(rank, key=rank.__getitem__) if key not in done)
+    return {key: position for position, key in enumerate(left)}
+
+
 def run_work(
     work: Work,
     leaves: Iterable[Leaf],
@@ -120,17 +127,18 @@ def run_work(
     stop_on_failure: bool,
     outcomes: dict[TaskKey, Outcome],
     record: Callable[[Iterable[Outcome]], None] | None,
-    position: Callable[[TaskKey], Any],
+    rank: Mapping[TaskKey, int],
+    layout: Layout | None = None,
 ) -> None:
     """Run the leaves of some work; `outcomes` fills as they come, whatever ends the run.
 
-    Each is passed to `record` before it is counted.
-
-    At the end the warnings of all tasks are issued, in the order of `position`.
+    Each is passed to `record` before it is counted. What tasks say is passed on in the order of `rank`,
+    which has all of them, those among the outcomes included; and so are their warnings, at the end.
     """
     n_before = len(outcomes)
     isolation = isolation_of(workers.executor)
     job = Job(
+        identity=secrets.token_hex(8),
         work=work,
         root_seed=root_seed,
         isolation=isolation,
@@ -154,6 +162,8 @@ def run_work(
             executor=workers.executor,
             shared_job=shared,
             n_workers=workers.n_workers,
+            rank=_without(outcomes, rank).__getitem__,
+            layout=layout,
             outcomes=outcomes,
             record=record,
             retries=settings.retries,
@@ -164,7 +174,9 @@ def run_work(
         )
     finally:
         shared.release()
-    issue_warnings(outcomes[key] for key in sorted(outcomes, key=position))
+        if isolation != "process":
+            forget_steps()
+    issue_warnings(outcomes[key] for key in sorted(outcomes, key=rank.__getitem__))
     n_done = len(outcomes) - n_before
     if not in_time:
         warnings.warn(

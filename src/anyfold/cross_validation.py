@@ -5,7 +5,9 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -19,6 +21,7 @@ from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share_once
 from anyfold._plan.content import content_keys
 from anyfold._plan.models import name_models, near
+from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.routing import route_params
 from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
 from anyfold._plan.seeds import root_seed
@@ -200,6 +203,9 @@ def run_cv(
         plans[name] = ModelPlan(
             _cloned(name, model), scorer, _is_pairwise(name, model), fit_params, score_params
         )
+    paths = _paths(plans)
+    for (name, _), path in paths.items():
+        plans[name] = replace(plans[name], shares_steps=bool(path))
     keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
 
     for name in resolved.resources or {}:
@@ -258,7 +264,8 @@ def run_cv(
             terms = Terms(return_estimator, bool(methods), None if raise_errors else float(error_score))
             resumption = Resumption(journal, contents, terms)
             outcomes.update(resumption.taken)
-        left = [key for key in keys if key not in outcomes]
+        shape = layout(paths, folds.n_splits, workers.n_workers)
+        left = [key for key in shape.ordered(keys) if key not in outcomes]
         try:
             run_work(
                 work,
@@ -270,7 +277,8 @@ def run_cv(
                 stop_on_failure=raise_errors,
                 outcomes=outcomes,
                 record=None if resumption is None else resumption.record,
-                position={key: position for position, key in enumerate(keys)}.__getitem__,
+                rank={key: position for position, key in enumerate(keys)},
+                layout=shape,
             )
         except KeyboardInterrupt as interrupt:
             partial = interrupt.result = result(  # type: ignore[attr-defined]
@@ -284,6 +292,17 @@ def run_cv(
     complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
     raise_or_warn(complete, outcomes.values(), error_score)
     return complete
+
+
+def _paths(plans: Mapping[str, ModelPlan]) -> dict[tuple[str, int], Path]:
+    """Return the steps that each model begins with, as far as another one begins with them too."""
+    steps = Steps()
+    paths = {(name, 0): steps.path(plan.estimator) for name, plan in plans.items() if not plan.fit_params}
+    common = Counter(path[:length] for path in paths.values() for length in range(1, len(path) + 1))
+    return {
+        place: path[: sum(common[path[:length]] > 1 for length in range(1, len(path) + 1))]
+        for place, path in paths.items()
+    }
 
 
 def _check_lengths(**data: Any) -> None:

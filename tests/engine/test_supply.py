@@ -13,7 +13,11 @@ def names(unit):
 
 
 def supply(*models, resources=None, outcomes=()):
-    return Supply(iter(leaves(*models)), len(models), resources or {}, outcomes)
+    return Supply(iter(leaves(*models)), len(models), resources or {}, outcomes, rank)
+
+
+def rank(key):
+    return ord(key.model)
 
 
 def test_leaves_are_drawn_in_order_and_no_sooner_than_needed():
@@ -24,7 +28,7 @@ def test_leaves_are_drawn_in_order_and_no_sooner_than_needed():
             drawn.append(leaf.key.model)
             yield leaf
 
-    fresh = Supply(draw(), 4, {}, ())
+    fresh = Supply(draw(), 4, {}, (), rank)
     assert names(fresh.take(1)) == ["a"]
     assert drawn == ["a"]
     assert names(fresh.take(2)) == ["b", "c"]
@@ -55,7 +59,7 @@ def test_a_unit_needs_one_kind_of_resources():
     stock = supply(*"abcd", resources={"b": gpu, "c": gpu})
     taken = []
     while unit := stock.take(10):
-        taken.append((names(unit), dict(stock.needs(unit))))
+        taken.append((names(unit), dict(stock.needs(unit[0]))))
     assert taken == [(["a"], {}), (["b", "c"], gpu), (["d"], {})]
 
 
@@ -76,4 +80,3 @@ def test_draining_draws_everything_that_is_left():
     stock.put_back(stock.take(1))
     rest = list(stock.drain())
     assert names(rest) == ["a", "b", "c"]
-    assert [stock.positions[leaf.key] for leaf in rest] == [0, 1, 2]

@@ -76,6 +76,12 @@ class Cache(Generic[V]):
                 self._building.pop(key, None)
             done.set()
 
+    def peek(self, key: Hashable) -> V | None:
+        """Return the value of a key if it is there."""
+        with self._lock:
+            entry = self._entries.get(key)
+        return None if entry is None else entry.value
+
     def drop(self, unwanted: Callable[[Hashable, V], bool]) -> None:
         """Forget the values for which ``unwanted(key, value)`` is true."""
         with self._lock:

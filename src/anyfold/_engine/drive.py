@@ -26,15 +26,17 @@ from anyfold._data.serialize import loads
 from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
 from anyfold._engine.faults import Blame, lost_failure, timeout_failure
 from anyfold._engine.relay import Relay
-from anyfold._engine.supply import Supply
+from anyfold._engine.sharing import share
+from anyfold._engine.supply import Stem, Supply
 from anyfold._engine.usage import in_use, in_use_elsewhere
 from anyfold._mail.contact import WorkerInfo
 from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
 from anyfold._mail.messages import Closed, Contact, Done, Report, Stack, Started
+from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._plan.units import unit_size, window_size
 from anyfold._worker.capture import routed
-from anyfold._worker.execute import Job, run_unit
+from anyfold._worker.execute import Job, run_stem, run_unit
 from anyfold._worker.failures import failure_of
 from anyfold._worker.threads import limit_caller
 from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, WorkerStartError
@@ -58,6 +60,8 @@ class _Unit:
     """Leaves that were submitted together and run one after another on one worker."""
 
     leaves: tuple[Leaf, ...]
+    stem: Stem | None = None
+    """What is fitted for leaves that wait; such a unit has none of its own."""
     future: Future[Any] | None = None
     running: Leaf | None = None
     worker: int | None = None
@@ -72,6 +76,8 @@ def drive(
     executor: Executor,
     shared_job: Shared[Job],
     n_workers: int,
+    rank: Callable[[TaskKey], int],
+    layout: Layout | None,
     outcomes: dict[TaskKey, Outcome],
     record: Callable[[Iterable[Outcome]], None] | None = None,
     retries: int,
@@ -96,6 +102,10 @@ def drive(
         The job as published for the workers.
     n_workers : int
         How many leaves run at once.
+    rank : callable
+        The order of the leaves for the caller: 0, 1, 2, …, whatever the order in which they run.
+    layout : Layout, optional
+        Which leaves have first steps in common.
     outcomes : dict
         Is filled, so that what has finished is there however this ends.
     record : callable, optional
@@ -118,7 +128,9 @@ def drive(
     """
     run = _Run(
         job=job,
-        supply=Supply(iter(leaves), n_leaves, resources or {}, outcomes),
+        supply=Supply(
+            iter(leaves), n_leaves, resources or {}, outcomes, rank, layout, most_stems=n_workers + 1
+        ),
         executor=executor,
         shared_job=shared_job,
         n_workers=n_workers,
@@ -128,10 +140,11 @@ def drive(
         record=record,
         relay=Relay(from_processes=job.isolation == "process"),
         deadline=None if time_limit is None else time.monotonic() + time_limit,
+        temp_dir=temp_dir,
     )
     observe(RunStarted(n_leaves, n_workers))
     try:
-        with in_use(executor), run.listening(temp_dir), _in_caller(job):
+        with in_use(executor), run.listening(), _in_caller(job):
             run.to_the_end()
     finally:
         try:
@@ -170,6 +183,7 @@ class _Run:
     deadline: float | None
     """On the monotonic clock."""
     relay: Relay
+    temp_dir: str | None
     uncounted: list[Outcome] = field(default_factory=list)
     """Finished, and not yet recorded and told."""
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
@@ -187,14 +201,16 @@ class _Run:
     # ---- the loop -----------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def listening(self, temp_dir: str | None) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Open the mailbox; at the end stop what still runs and close it."""
         if "mailbox" in capabilities_of(self.executor):
             self.mailbox = self.executor.open_mailbox(self.inbox.put)  # type: ignore[attr-defined]
         elif isolation_of(self.executor) == "process":
-            self.mailbox = SocketMailbox(self.inbox.put, temp_dir)
+            self.mailbox = SocketMailbox(self.inbox.put, self.temp_dir)
         else:
             self.mailbox = LocalMailbox(self.inbox.put)
+        if self.mailbox.address is None:
+            self.supply.layout = None  # units have one leaf, wherever that runs
         try:
             yield
         finally:
@@ -203,6 +219,7 @@ class _Run:
                     self._hear_out()
             finally:
                 self._abandon()
+                self.supply.release()
                 self.mailbox.close()
 
     def _hear_out(self) -> None:
@@ -248,10 +265,12 @@ class _Run:
     def _fill_window(self) -> None:
         window = 1 if self.job.isolation == "none" else window_size(self.n_workers)
         while self.broken is None and len(self.units) < window:
-            leaves = self.supply.take(self._unit_size())
-            if not leaves:
+            if leaves := self.supply.take(self._unit_size()):
+                self._submit(leaves)
+            elif (stem := self.supply.next_stem()) is not None:
+                self._submit_stem(stem)
+            else:
                 break
-            self._submit(leaves)
             if self.job.isolation == "none":
                 break  # what ran inline has reported by now; look at it before the next unit
 
@@ -262,18 +281,42 @@ class _Run:
     def _submit(self, leaves: tuple[Leaf, ...]) -> None:
         number = next(self.ids)
         unit = self.units[number] = _Unit(leaves)
-        address = None if self.mailbox is None else self.mailbox.address
+        stem = self.supply.stem_of(leaves[0])
+        given = () if stem is None or stem.shared is None else (stem.shared,)
+        arguments = number, leaves, self._address(), *given
+        if not self._hand_over(unit, number, self._submitter(leaves[0]), run_unit, *arguments):
+            self.supply.put_back(leaves)
+
+    def _submit_stem(self, stem: Stem) -> None:
+        number = next(self.ids)
+        unit = self.units[number] = _Unit((), stem)
+        given = None if stem.parent is None else stem.parent.shared
+        submit: Any = self._submitter(stem.example)
+        if self._shares_by_itself(stem):
+            submit = self.executor.submit_shared  # type: ignore[attr-defined]
+        arguments = stem.example, len(stem.path), self._address(), given
+        self._hand_over(unit, number, submit, run_stem, *arguments)
+
+    def _hand_over(self, unit: _Unit, number: int, submit: Any, work: Any, *arguments: Any) -> bool:
         try:
-            submit = self.executor.submit
-            if needs := self.supply.needs(leaves):
-                submit = partial(self.executor.submit_with_resources, needs)  # type: ignore[attr-defined]
-            unit.future = submit(run_unit, self.shared_job, number, leaves, address)
+            unit.future = submit(work, self.shared_job, *arguments)
         except (BrokenExecutor, RuntimeError) as error:  # broken, or shut down by its owner
             del self.units[number]
-            self.supply.put_back(leaves)
             self._break(error)
-        else:
-            unit.future.add_done_callback(lambda _: self.inbox.put(_Finished(number)))
+            return False
+        unit.future.add_done_callback(lambda _: self.inbox.put(_Finished(number)))
+        return True
+
+    def _submitter(self, leaf: Leaf) -> Any:
+        if needs := self.supply.needs(leaf):
+            return partial(self.executor.submit_with_resources, needs)  # type: ignore[attr-defined]
+        return self.executor.submit
+
+    def _address(self) -> Any:
+        return None if self.mailbox is None else self.mailbox.address
+
+    def _shares_by_itself(self, stem: Stem) -> bool:
+        return "share" in capabilities_of(self.executor) and not self.supply.needs(stem.example)
 
     # ---- gathering ----------------------------------------------------------------------------
 
@@ -310,6 +353,10 @@ class _Run:
         while self.finished:
             number = self.finished.popleft()
             unit = self.units[number]
+            if unit.stem is not None:
+                self._judge_stem(unit.stem, unit)
+                del self.units[number]
+                continue
             if self.mailbox is not None and not self._has_all_mail(unit):
                 # The result may overtake the mail: read what was sent before judging.
                 self.mailbox.drain()
@@ -353,6 +400,27 @@ class _Run:
                 lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
                 self._fail(leaf, failure_of("worker", lost_leaf))
 
+    def _judge_stem(self, stem: Stem, unit: _Unit) -> None:
+        """Give fitted steps to those who wait for them; where there are none, they fit them themselves."""
+        assert unit.future is not None
+        shared: Shared[Any] | None = None
+        try:
+            made = unit.future.result()
+            if self._shares_by_itself(stem):
+                shared = made
+            elif made is not None:
+                shared = share(self.executor, made, self.temp_dir)
+        except WorkerLostError:
+            stem.n_lost += 1
+            if stem.n_lost <= self.blame.retries:
+                self.supply.to_fit.append(stem)
+                return
+        except (BrokenExecutor, CancelledError) as error:
+            self._break(BrokenExecutor(str(error)) if isinstance(error, CancelledError) else error)
+        except Exception:
+            pass  # the leaves will say what is wrong
+        self.supply.fitted(stem, shared)
+
     def _record(self, key: TaskKey, data: bytes) -> None:
         if key in self.outcomes:
             return
@@ -374,7 +442,8 @@ class _Run:
         if self.job.stop_on_failure and outcome.failure is not None:
             self.supply.cut_off(outcome.key)
         self.uncounted.append(quiet)
-        self.relay.take(self.supply.positions[outcome.key], outcome)
+        self.relay.take(self.supply.rank(outcome.key), outcome)
+        self.supply.finished(outcome.key)
 
     def settle(self) -> None:
         """Record what has finished, and only then tell of it."""

@@ -26,7 +26,16 @@ from anyfold._plan.canonical import Encoder, Untrusted, digest, token, within
 from anyfold._plan.code_identity import CodeIdentities
 from anyfold._plan.task import Leaf, TaskKey
 
-__all__ = ["Conditions", "ContentKey", "HasData", "HasModel", "JournalUse", "content_keys", "describe_model"]
+__all__ = [
+    "Conditions",
+    "ContentKey",
+    "HasData",
+    "HasModel",
+    "JournalUse",
+    "content_keys",
+    "describe_model",
+    "encode_estimator",
+]
 
 MEANING = 1
 """Counted up whenever a task with the same key would come to something else than it did before."""
@@ -242,7 +251,7 @@ class _Keys:
             except Exception as error:
                 raise Untrusted(f"the parameters cannot be set ({error})") from error
         with within("the model"):
-            return _encode_parameter(self._encoder, estimator)
+            return encode_estimator(self._encoder, estimator)
 
 
 _data_digests: WeakKeyDictionary[Any, tuple[str, bytes]] = WeakKeyDictionary()
@@ -273,20 +282,26 @@ def _raising(filters: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(action if action in kept else "always", *others) for action, *others in filters]
 
 
-def _encode_parameter(encoder: Encoder, value: Any) -> bytes:
-    """Encode what a clone keeps of a value: of an estimator its class and parameters, else everything."""
+def encode_estimator(encoder: Encoder, value: Any) -> bytes:
+    """Encode what a clone keeps of a value: of an estimator its class and parameters, else everything.
+
+    Raises
+    ------
+    Untrusted
+        If some of it has no content that could be compared.
+    """
     kind = type(value)
     if kind in (list, tuple):
-        return token(kind.__name__, *(_encode_parameter(encoder, part) for part in value))
+        return token(kind.__name__, *(encode_estimator(encoder, part) for part in value))
     if kind is dict:
-        pairs = [(encoder.encode(name), _encode_parameter(encoder, part)) for name, part in value.items()]
+        pairs = [(encoder.encode(name), encode_estimator(encoder, part)) for name, part in value.items()]
         return token("dict", *(part for pair in pairs for part in pair))
     if not _is_cloned_by_parameters(value):
         return encoder.encode(value)
     parts = [encoder.encode(kind)]
     for name, parameter in sorted(value.get_params(deep=False).items()):
         with within(f"{kind.__qualname__}.{name}"):
-            parts += [encoder.encode(name), _encode_parameter(encoder, parameter)]
+            parts += [encoder.encode(name), encode_estimator(encoder, parameter)]
     kept = ("_metadata_request", "_sklearn_output_config", "_skl_callbacks")
     more = {name: vars(value)[name] for name in kept if name in getattr(value, "__dict__", ())}
     return token("estimator", *parts, encoder.named(more, "attribute"))

@@ -77,6 +77,10 @@ class FoldScores:
     """Seconds."""
     score_time: float
     """Seconds."""
+    n_shared: int = field(default=0, compare=False)
+    """How many steps were taken fitted from other tasks."""
+    saved_time: float = field(default=0.0, compare=False)
+    """Seconds that this saved; they count in the other times all the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ variable, since several threads may run tasks at once; a message from elsewhere 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -19,7 +20,7 @@ from typing import Any, TextIO
 
 from anyfold._plan.task import RelayedWarning
 
-__all__ = ["Ears", "Said", "recorded", "routed", "the_callers_ears"]
+__all__ = ["Ears", "Said", "recorded", "routed", "said_now", "the_callers_ears"]
 
 Filters = tuple[tuple[Any, ...], ...]
 
@@ -45,6 +46,21 @@ class Said:
     output: list[tuple[str, str]] = field(default_factory=list)
     """Name of the stream and text."""
 
+    def lengths(self) -> tuple[int, int, int]:
+        """Return how much has been said, for `since`."""
+        return len(self.warnings), len(self.logs), len(self.output)
+
+    def since(self, lengths: tuple[int, int, int]) -> Said:
+        """Return what has been said after that."""
+        n_warnings, n_logs, n_output = lengths
+        return Said(self.warnings[n_warnings:], self.logs[n_logs:], self.output[n_output:])
+
+    def extend(self, other: Said) -> None:
+        """Say the same once more."""
+        self.warnings += other.warnings
+        self.logs += map(copy.copy, other.logs)
+        self.output += other.output
+
     def clear(self) -> None:
         """Forget it, since the task is done once more."""
         self.warnings.clear()
@@ -53,6 +69,11 @@ class Said:
 
 
 _said: ContextVar[Said | None] = ContextVar("anyfold_said", default=None)
+
+
+def said_now() -> Said:
+    """Return what the task that runs here has said so far."""
+    return _said.get() or Said()
 
 
 def the_callers_ears() -> Ears:

@@ -6,20 +6,23 @@ import copy
 import numbers
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 
 from anyfold import _compat
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.slices import FoldSlices, slices
+from anyfold._plan.prefix import leading_steps
 from anyfold._plan.seeds import unset_random_states
 from anyfold._plan.task import Failure, FoldScores, Leaf, Stage
 from anyfold._worker.execute import Produced, StageError
 from anyfold._worker.failures import failure_of
+from anyfold._worker.shared_steps import Made, SharedSteps, take_made
 from anyfold.executors.base import Shared
 
 __all__ = ["CrossValidation", "FoldData", "ModelPlan"]
@@ -44,6 +47,8 @@ class ModelPlan:
     pairwise: bool
     fit_params: Mapping[str, Any]
     score_params: Mapping[str, Any]
+    shares_steps: bool = False
+    """Whether another task of a fold begins with the same steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,46 +68,72 @@ class CrossValidation:
 
     def run(self, leaf: Leaf, *, writable: bool) -> Produced:
         """Clone, seed, fit and score one model on one fold."""
-        plan = self.models[leaf.key.model]
-        data = self.data.get()
+        plan, data = self.models[leaf.key.model], self.data.get()
         train, test = data.splits[leaf.key.fold]
-        fold = slices(
-            self.data_id,
-            leaf.key.fold,
-            data.X,
-            data.y,
-            train,
-            test,
-            pairwise=plan.pairwise,
-            writable=writable,
-        )
+        fold = self._slices(leaf, writable=writable)
         fit_params = _own(data.X, plan.fit_params, train)
-        estimator = clone(plan.estimator)
+        estimator = self._estimator(leaf)
+        steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, plan.pairwise), fold.y_train)
+        with steps.attached(estimator) if plan.shares_steps and not writable else nullcontext():
+            begun = time.perf_counter()
+            with _stage("fit"):
+                if fold.y_train is None:
+                    estimator.fit(fold.X_train, **fit_params)
+                else:
+                    estimator.fit(fold.X_train, fold.y_train, **fit_params)
+            fit_time = time.perf_counter() - begun + steps.take_saved()
+            begun = time.perf_counter()
+            score_params = _own(data.X, plan.score_params, test)
+            test_scores, failure = self._score(plan, estimator, fold.X_test, fold.y_test, score_params)
+            score_time = time.perf_counter() - begun + steps.take_saved()
+            train_scores = None
+            if self.return_train_score:
+                score_params = _own(data.X, plan.score_params, train)
+                train_scores, on_train = self._score(
+                    plan, estimator, fold.X_train, fold.y_train, score_params
+                )
+                failure = failure or on_train
+            predictions = self._predictions(estimator, fold.X_test)
+        return Produced(
+            FoldScores(test_scores, train_scores, fit_time, score_time, steps.n_fits, steps.total),
+            self._extras(estimator, predictions),
+            failure,
+        )
+
+    def fit_stem(self, leaf: Leaf, depth: int) -> list[Made]:
+        """Fit the first steps of a leaf's pipeline and transform the test data with them."""
+        fold = self._slices(leaf, writable=False)
+        first = leading_steps(self._estimator(leaf))[:depth]
+        pipeline = Pipeline([(f"step{position}", step) for position, step in enumerate(first)])
+        pairwise = self.models[leaf.key.model].pairwise
+        steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, pairwise), fold.y_train)
+        with steps.attached(pipeline, is_transformer=True), suppress(Exception):  # the leaves will raise it
+            pipeline.fit_transform(fold.X_train, fold.y_train)
+            pipeline.transform(fold.X_test)
+        return steps.made()
+
+    def take_stem(self, fitted: list[Made]) -> None:
+        """Take what another worker has fitted."""
+        take_made(fitted)
+
+    def _slices(self, leaf: Leaf, *, writable: bool) -> FoldSlices:
+        data, fold = self.data.get(), leaf.key.fold
+        pairwise = self.models[leaf.key.model].pairwise
+        train, test = data.splits[fold]
+        return slices(self.data_id, fold, data.X, data.y, train, test, pairwise=pairwise, writable=writable)
+
+    def _estimator(self, leaf: Leaf) -> Any:
+        """Return the leaf's estimator, with its parameters and a seed for each open random state."""
+        estimator = clone(self.models[leaf.key.model].estimator)
         if leaf.parameters:
             estimator.set_params(**clone(dict(leaf.parameters), safe=False))
         if seeds := unset_random_states(estimator, self.root_seed, leaf.key.fold):
             estimator.set_params(**seeds)
+        return estimator
 
-        begun = time.perf_counter()
-        with _stage("fit"):
-            if fold.y_train is None:
-                estimator.fit(fold.X_train, **fit_params)
-            else:
-                estimator.fit(fold.X_train, fold.y_train, **fit_params)
-        fitted = time.perf_counter()
-        score_params = _own(data.X, plan.score_params, test)
-        test_scores, failure = self._score(plan, estimator, fold.X_test, fold.y_test, score_params)
-        scored = time.perf_counter()
-        train_scores = None
-        if self.return_train_score:
-            score_params = _own(data.X, plan.score_params, train)
-            train_scores, on_train = self._score(plan, estimator, fold.X_train, fold.y_train, score_params)
-            failure = failure or on_train
-        return Produced(
-            FoldScores(test_scores, train_scores, fitted - begun, scored - fitted),
-            self._extras(estimator, fold),
-            failure,
-        )
+    def _known(self, fold: FoldSlices, number: int, pairwise: bool) -> list[tuple[Any, bytes]]:
+        where = f"{self.data_id} {number} {pairwise}"
+        return [(fold.X_train, f"{where} train".encode()), (fold.X_test, f"{where} test".encode())]
 
     def _score(
         self, plan: ModelPlan, estimator: Any, X: Any, y: Any, params: Mapping[str, Any]
@@ -130,19 +161,22 @@ class CrossValidation:
                 numbers_by_name[name] = _number(score, name)
         return numbers_by_name, failure
 
-    def _extras(self, estimator: Any, fold: FoldSlices) -> dict[str, Any] | None:
+    def _predictions(self, estimator: Any, X: Any) -> dict[str, Any]:
+        with _stage("predict"):
+            return {
+                method: (
+                    getattr(estimator, method)(X),
+                    None if method == "predict" else getattr(estimator, "classes_", None),
+                )
+                for method in self.response_methods
+            }
+
+    def _extras(self, estimator: Any, predictions: dict[str, Any]) -> dict[str, Any] | None:
         extras: dict[str, Any] = {}
         if self.return_estimator:
             extras["estimator"] = estimator
         if self.response_methods:
-            with _stage("predict"):
-                extras["predictions"] = {
-                    method: (
-                        getattr(estimator, method)(fold.X_test),
-                        None if method == "predict" else getattr(estimator, "classes_", None),
-                    )
-                    for method in self.response_methods
-                }
+            extras["predictions"] = predictions
         return extras or None
 
 

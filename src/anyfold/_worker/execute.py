@@ -13,7 +13,6 @@ import os
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -30,11 +29,24 @@ from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, recorded, routed
 from anyfold._worker.failures import failure_of
 from anyfold._worker.seeding import seeded_globals
+from anyfold._worker.shared_steps import forget_steps, set_steps_limit
 from anyfold._worker.threads import limit_worker
 from anyfold._worker.watchdog import watched
+from anyfold.errors import SharedLost
 from anyfold.executors.base import Isolation, Shared
 
-__all__ = ["Job", "Produced", "StageError", "Work", "inherited_seed", "inside_worker", "run_unit"]
+__all__ = [
+    "Job",
+    "Produced",
+    "StageError",
+    "Work",
+    "inherited_seed",
+    "inside_worker",
+    "run_stem",
+    "run_unit",
+]
+
+Address = LocalAddress | SocketAddress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,21 @@ class Work(Protocol):
         """Do one leaf, on read-only data, or with ``writable`` on copies of its own."""
         ...
 
+    def fit_stem(self, leaf: Leaf, depth: int) -> Any:
+        """Fit the first steps of a leaf and return what others need of them."""
+        ...
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+    def take_stem(self, fitted: Any) -> None:
+        """Take what another worker has fitted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What all leaves of one run share; published once."""
 
+    identity: str
+    """Of this run alone."""
     work: Work
     root_seed: int
     isolation: Isolation
@@ -98,7 +120,11 @@ def inherited_seed() -> int | None:
 
 
 def run_unit(
-    shared_job: Shared[Job], unit: int, leaves: tuple[Leaf, ...], address: LocalAddress | SocketAddress | None
+    shared_job: Shared[Job],
+    unit: int,
+    leaves: tuple[Leaf, ...],
+    address: Address,
+    stem: Shared[Any] | None = None,
 ) -> tuple[int, tuple[tuple[Any, bytes], ...]]:
     """Run the leaves of a unit one after another.
 
@@ -109,10 +135,8 @@ def run_unit(
     unsent : tuple of (TaskKey, bytes)
         The outcomes that could not be sent, pickled.
     """
-    job = shared_job.get()
-    if job.isolation == "process" and job.caller == os.getpid():
-        job = replace(job, isolation="thread")  # an executor that runs work in the caller's own process
-    _settle(job)
+    job = _job(shared_job)
+    _take(job, stem)
     reporter = reporter_for(address)
     n_sent = 0
     unsent = []
@@ -133,6 +157,34 @@ def run_unit(
     return n_sent, tuple(unsent)
 
 
+def run_stem(
+    shared_job: Shared[Job], leaf: Leaf, depth: int, address: Address, stem: Shared[Any] | None
+) -> Any:
+    """Fit the first steps of a leaf for others; None where these find them in this very process.
+
+    What is said and raised meanwhile is kept with the steps, for the leaves.
+    """
+    job = _job(shared_job)
+    _take(job, stem)
+    with _surroundings(job), watched(job.timeout, address), recorded(), _generators(job, leaf):
+        fitted = job.work.fit_stem(leaf, depth)
+    return fitted if job.isolation == "process" else None
+
+
+def _job(shared_job: Shared[Job]) -> Job:
+    job = shared_job.get()
+    if job.isolation == "process" and job.caller == os.getpid():
+        job = replace(job, isolation="thread")  # an executor that runs work in the caller's own process
+    _settle(job)
+    return job
+
+
+def _take(job: Job, stem: Shared[Any] | None) -> None:
+    if stem is not None:
+        with contextlib.suppress(SharedLost):  # what is not there is fitted here
+            job.work.take_stem(stem.get())
+
+
 def run_leaf(job: Job, leaf: Leaf) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
@@ -145,15 +197,30 @@ def run_leaf(job: Job, leaf: Leaf) -> Outcome:
     return _outcome(leaf, produced, said, started)
 
 
-_settled: weakref.ref[Job] | None = None
+_settled: str | None = None
+_settling = threading.Lock()
 
 
 def _settle(job: Job) -> None:
-    """Share out the memory for slices, once per job and process."""
+    """Share out the memory for what is kept from task to task, once per job and process."""
     global _settled
-    if _settled is None or _settled() is not job:
-        set_cache_limit(default_cache_limit(job.n_workers), job.n_workers if job.isolation == "thread" else 1)
-        _settled = weakref.ref(job)
+    with _settling:
+        if _settled == job.identity:
+            return
+        n_tasks = job.n_workers if job.isolation == "thread" else 1
+        set_cache_limit(default_cache_limit(job.n_workers), n_tasks)
+        set_steps_limit(default_cache_limit(job.n_workers), n_tasks)
+        forget_steps()
+        _settled = job.identity
+
+
+def _settle_anew_in_child() -> None:
+    global _settling
+    _settling = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_settle_anew_in_child)
 
 
 @contextlib.contextmanager

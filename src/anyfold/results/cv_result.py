@@ -252,6 +252,16 @@ class CVResult(Mapping[str, dict[str, Any]]):
         return self._grid.missing()
 
     @property
+    def n_shared_fits(self) -> int:
+        """How many steps of pipelines were not fitted, since another model had fitted the same."""
+        return sum(outcome.value.n_shared for outcome in self._grid if outcome.value is not None)
+
+    @property
+    def saved_time(self) -> float:
+        """Seconds of work that this saved; ``fit_time`` and ``score_time`` count them all the same."""
+        return float(sum(outcome.value.saved_time for outcome in self._grid if outcome.value is not None))
+
+    @property
     def best_model(self) -> str | None:
         """Name of the best model by the first metric; None where no fold can tell.
 

@@ -1,0 +1,400 @@
+"""Fits what pipelines have in common once: what was fitted alike before is taken, not fitted again.
+
+    candidate 1   scale ──> pca(5) ──> C=1      fits all three
+    candidate 2   scale ──> pca(5) ──> C=10     takes scale and pca(5), fits the last
+    candidate 3   scale ──> pca(9) ──> C=1      takes scale, fits the others
+
+Scikit-learn's own code runs every pipeline. The transformers inside are marked: where one is asked to fit
+or to transform data whose content is known, the answer is looked up under that content, its class and
+parameters. So it does not matter whether the same step stands in a pipeline, in a nested one, in a
+`ColumnTransformer` or in a `FeatureUnion`, nor which model it belongs to.
+
+A transformer takes part only if sharing cannot show: its class and parameters can be compared, what it
+returns can be made read-only, it draws from no global generator, and transforming leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+
+from anyfold._data.cache import Cache
+from anyfold._data.kinds import arrays_of, freeze, guard, is_guardable, is_readonly_error
+from anyfold._data.serialize import serialize
+from anyfold._data.sizes import nbytes_of
+from anyfold._plan.canonical import Encoder, Untrusted, digest
+from anyfold._plan.code_identity import CodeIdentities
+from anyfold._plan.content import encode_estimator
+from anyfold._worker.capture import Said, said_now
+
+__all__ = ["Made", "SharedSteps", "forget_steps", "set_steps_limit", "take_made"]
+
+
+@dataclass(slots=True)
+class _Settings:
+    n_tasks: int = 1
+    """Tasks that this process works on at once."""
+    encoder: Encoder = field(default_factory=lambda: Encoder(CodeIdentities()))
+    """Knows the code that it has met, until everything is forgotten; all threads must agree on it."""
+    encoding: threading.RLock = field(default_factory=threading.RLock)
+
+
+KEPT = 1024
+"""Fitted steps and what they made of data, at most; the bound in bytes is usually met first."""
+
+SMALL = 64 * 2**20
+"""Bytes up to which more is kept than the chain of steps that is worked on."""
+
+CHAIN = 8
+"""Steps of one chain and what they made of the test data; kept though they are not small."""
+
+CLONE = "__sklearn_clone__"
+
+Key = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What one call came to."""
+
+    output: Any
+    state: Mapping[str, Any] | None
+    """Attributes of the fitted transformer; None for what only transforms."""
+    seconds: float
+    """How long it takes, with everything inside it that was taken from elsewhere."""
+    said: Said
+    error: Exception | None = None
+    by: Hashable = None
+    """The task that made the call, or for which it was made."""
+
+
+Made = tuple[Key, _Kept]
+"""A call and what it came to."""
+
+NOT_SHARED = _Kept(None, None, 0.0, Said())
+"""Stands for a call whose result may not be given to others."""
+
+_kept: Cache[_Kept] = Cache(KEPT, None, SMALL)
+_unshareable: set[Key] = set()
+"""Calls that draw from global generators, and fits of transformers that change when they transform."""
+_settings = _Settings()
+_current: ContextVar[SharedSteps | None] = ContextVar("anyfold_shared_steps", default=None)
+
+
+def set_steps_limit(nbytes: int, n_tasks: int) -> None:
+    """Set how many bytes this process keeps, and how many tasks it works on at once."""
+    _kept.resize(nbytes, CHAIN * n_tasks)
+    _settings.n_tasks = n_tasks
+
+
+def forget_steps() -> None:
+    """Keep nothing of what was fitted so far."""
+    _kept.drop(lambda key, value: True)
+    _unshareable.clear()
+    _settings.encoder = Encoder(CodeIdentities())
+
+
+def take_made(made: list[Made]) -> None:
+    """Keep what another process has fitted."""
+    for key, kept in made:
+        if _kept.peek(key) is None:
+            _kept.get(key, lambda kept=kept: (kept, _size(kept)))  # type: ignore[misc]
+
+
+@dataclass(eq=False)
+class SharedSteps:
+    """What one task may take from others, and leaves for them.
+
+    Parameters
+    ----------
+    task : hashable
+        Which task it is.
+    known : list of (object, bytes)
+        Data whose content is known: slices of X, and what stands for them.
+    y : object
+        The target of the training data.
+    """
+
+    task: Hashable
+    known: list[tuple[Any, Key]]
+    y: Any
+    saved: float = 0.0
+    """Seconds that were not spent since they were last asked for, as if each step had been fitted here."""
+    total: float = 0.0
+    """Seconds that were not spent."""
+    n_fits: int = 0
+    """How many fits were taken."""
+    _contents: dict[int, tuple[Any, Key]] = field(init=False)
+    _fits: dict[int, tuple[Any, Key]] = field(default_factory=dict)
+    _parts: dict[int, tuple[Any, Key]] = field(default_factory=dict)
+    """Of parts of a ColumnTransformer, by id: that, and the columns which they get."""
+    _inputs: dict[int, Key] = field(default_factory=dict)
+    """What a ColumnTransformer is working on, by its id."""
+    _marked: list[Any] = field(default_factory=list)
+    _keys: list[Key] = field(default_factory=list)
+    """Of what was fitted or taken."""
+
+    def __post_init__(self) -> None:
+        self._contents = {id(obj): (obj, key) for obj, key in self.known}
+
+    @contextmanager
+    def attached(self, estimator: Any, *, is_transformer: bool = False) -> Iterator[SharedSteps]:
+        """Mark the steps of an unfitted estimator that belongs to this task; unmark them at the end.
+
+        The last step of a pipeline is none of them, unless all of it is a transformer.
+        """
+        token = _current.set(self)
+        try:
+            self._mark_inside(estimator, is_transformer=is_transformer)
+            yield self
+        finally:
+            _current.reset(token)
+            for owner in self._marked:
+                for name in [
+                    name for name, value in vars(owner).items() if isinstance(value, (_Memo, _Clone))
+                ]:
+                    del vars(owner)[name]
+
+    def take_saved(self) -> float:
+        """Return the seconds that were saved since this was last called."""
+        saved, self.saved = self.saved, 0.0
+        return saved
+
+    def made(self) -> list[Made]:
+        """Return what this task has fitted or taken, for other processes."""
+        return [(key, kept) for key in self._keys if (kept := _kept.peek(key)) and kept is not NOT_SHARED]
+
+    # ---- marking --------------------------------------------------------------------------------
+
+    def _mark_inside(self, estimator: Any, *, is_transformer: bool) -> None:
+        kind = type(estimator)
+        if kind is Pipeline and estimator.memory is None and not _has_callbacks(estimator):
+            steps = [step for _, step in estimator.steps]
+            for step in steps if is_transformer else steps[:-1]:
+                self._mark(step)
+            if not is_transformer and steps:
+                self._mark_inside(steps[-1], is_transformer=False)
+        elif kind is FeatureUnion and estimator.n_jobs in (None, 1):
+            for _, part in estimator.transformer_list:
+                self._mark(part)
+        elif kind is ColumnTransformer and estimator.n_jobs in (None, 1):
+            for _, part, columns in estimator.transformers:
+                with suppress(Untrusted), _settings.encoding:
+                    self._mark(part, (estimator, _settings.encoder.encode(columns)))
+
+    def _mark(self, step: Any, part_of: tuple[Any, Key] | None = None) -> None:
+        if not hasattr(step, "__dict__") or isinstance(step, (type, str)) or not hasattr(step, "get_params"):
+            return
+        for name in ("fit_transform" if hasattr(step, "fit_transform") else "fit", "transform"):
+            if hasattr(step, name):
+                vars(step)[name] = _Memo(step, name)
+        vars(step)[CLONE] = _Clone(step)
+        self._marked.append(step)
+        if part_of is not None:
+            self._parts[id(step)] = part_of
+        self._mark_inside(step, is_transformer=True)
+
+    def _cloned(self, step: Any) -> Any:
+        mark = vars(step).pop(CLONE)
+        try:
+            copy = clone(step)
+        finally:
+            vars(step)[CLONE] = mark
+        self._mark(copy, self._parts.get(id(step)))
+        return copy
+
+    # ---- calls ----------------------------------------------------------------------------------
+
+    def call(self, owner: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do what a marked transformer was asked for, or take what came of it before."""
+        fits = name != "transform"
+        content = self._content(owner, args)
+        key = None if content is None else self._key(owner, name, content, args, kwargs)
+        if fits:
+            self._fits.pop(id(owner), None)
+        if content is None or key is None:
+            return _original(owner, name)(*args, **kwargs)
+        own: list[tuple[_Kept, bool]] = []
+
+        def build() -> tuple[_Kept, int]:
+            own.append(self._run(owner, name, key, content, args, kwargs))
+            kept, shareable = own[0]
+            return (kept, _size(kept)) if shareable else (NOT_SHARED, 0)
+
+        begun = time.perf_counter()
+        kept = _kept.get(key, build)
+        self._keys.append(key)
+        if own:
+            kept, shareable = own[0]
+        elif kept is NOT_SHARED:
+            return _original(owner, name)(*args, **kwargs)
+        else:
+            shareable = True
+            self._take(owner, kept, time.perf_counter() - begun)
+        if kept.error is not None:
+            raise kept.error
+        if fits and shareable:
+            self._fits[id(owner)] = owner, key
+        if name == "fit":
+            return owner
+        if not shareable:
+            return kept.output
+        output = guard(kept.output)
+        self._contents[id(output)] = output, key
+        return output
+
+    def _content(self, owner: Any, args: tuple[Any, ...]) -> Key | None:
+        """Return what is known of the data that a transformer was given."""
+        if (part_of := self._parts.get(id(owner))) is not None:
+            whole = self._inputs.get(id(part_of[0]))
+            return None if whole is None else digest([b"columns", whole, part_of[1]])
+        known = self._contents.get(id(args[0])) if args else None
+        return None if known is None else known[1]
+
+    def _key(
+        self, owner: Any, name: str, content: Key, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Key | None:
+        """Return what a call is known by; None where something about it is not known."""
+        y = args[1] if len(args) > 1 else None
+        if len(args) > 2 or _has_callbacks(owner) or (y is not None and y is not self.y):
+            return None
+        try:
+            with _settings.encoding:
+                given = _settings.encoder.named(kwargs, "the parameter") if kwargs else b""
+                step = b"" if name == "transform" else encode_estimator(_settings.encoder, owner)
+        except Untrusted:
+            return None
+        if name == "transform":
+            fit = self._fits.get(id(owner))
+            return None if fit is None else digest([b"transform", fit[1], content, given])
+        key = digest([name.encode(), step, content, given, b"" if y is None else b"y"])
+        return None if key in _unshareable else key
+
+    def _run(
+        self, owner: Any, name: str, key: Key, content: Key, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[_Kept, bool]:
+        """Do what was asked for, and return all that came of it and whether others may have it."""
+        said = said_now()
+        n_said = said.lengths()
+        generators = _generators()
+        transforms = name == "transform"
+        state = _bytes_of(_state(owner)) if transforms else None
+        saved, self.saved = self.saved, 0.0
+        error, output = None, None
+        self._inputs[id(owner)] = content
+        begun = time.perf_counter()
+        try:
+            output = _original(owner, name)(*args, **kwargs)
+        except Exception as raised:
+            if is_readonly_error(raised):
+                raise
+            error = raised
+        finally:
+            seconds = time.perf_counter() - begun + self.saved
+            self.saved += saved
+            del self._inputs[id(owner)]
+        if generators != _generators():
+            _unshareable.add(key)
+        if transforms and (state is None or state != _bytes_of(_state(owner))):
+            _unshareable.update([key, self._fits[id(owner)][1]])
+        fitted = None if transforms else _state(owner)
+        kept = _Kept(
+            None if output is owner else output, fitted, seconds, said.since(n_said), error, self.task
+        )
+        if key in _unshareable or not is_guardable(kept.output):
+            return kept, False
+        freeze(kept.output)
+        for value in (fitted or {}).values():
+            freeze(value)
+        return kept, True
+
+    def _take(self, owner: Any, kept: _Kept, waited: float) -> None:
+        """Be as if this task had made the call itself."""
+        if kept.state is not None:
+            vars(owner).update(kept.state)
+        self.saved += kept.seconds - waited
+        if kept.by != self.task:
+            self.n_fits += kept.state is not None
+            self.total += kept.seconds - waited
+        said_now().extend(kept.said)
+
+
+class _Memo:
+    """Stands on an instance in place of its method."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner = owner
+        self.name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        task = _current.get()
+        if task is None:
+            return _original(self.owner, self.name)(*args, **kwargs)
+        return task.call(self.owner, self.name, args, kwargs)
+
+
+class _Clone:
+    """Stands on an instance so that a clone of it is marked as well."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def __call__(self) -> Any:
+        task = _current.get()
+        assert task is not None
+        return task._cloned(self.owner)
+
+
+def _original(owner: Any, name: str) -> Callable[..., Any]:
+    method: Callable[..., Any] = inspect.getattr_static(type(owner), name).__get__(owner, type(owner))
+    return method
+
+
+def _state(owner: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(owner).items() if not isinstance(value, (_Memo, _Clone))}
+
+
+def _bytes_of(state: Mapping[str, Any]) -> bytes | None:
+    """Return what is told apart of a transformer's attributes; their arrays are read-only."""
+    try:
+        return serialize(state).stream
+    except Exception:
+        return None
+
+
+def _size(kept: _Kept) -> int:
+    attributes = sum(array.nbytes for value in (kept.state or {}).values() for array in arrays_of(value))
+    return nbytes_of(kept.output) + attributes
+
+
+def _generators() -> tuple[Any, ...]:
+    """Return the state of the global generators; nothing where threads draw from them together."""
+    if _settings.n_tasks > 1:
+        return ()
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return random.getstate(), name, np.asarray(keys).tobytes(), *rest
+
+
+def _has_callbacks(estimator: Any) -> bool:
+    return bool(getattr(estimator, "_skl_callbacks", None))
+
+
+def _unlock_in_child() -> None:
+    _settings.encoding = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
