@@ -63,6 +63,12 @@ def _line(failure: FailureRecord) -> str:
 
 def _original(failure: FailureRecord) -> BaseException:
     try:
-        return failure.exception()
+        error = failure.exception()
     except AnyfoldError as unreadable:
         return unreadable
+    if isinstance(error, Exception):
+        return error
+    # SystemExit would end the caller's program without a word, KeyboardInterrupt is the user's own.
+    told = AnyfoldError(f"a model raised {error!r}, which is no Exception")
+    told.__cause__ = error
+    return told
