@@ -89,15 +89,21 @@ def test_the_callers_streams_and_loggers_are_put_back(backend, talk):
 
 
 @pytest.mark.parametrize("backend", ["threads", "multiprocessing"])
-def test_a_log_record_that_cannot_be_pickled_costs_no_result(backend, caplog):
+def test_a_log_record_that_cannot_be_pickled_costs_nothing_but_what_is_in_the_way(backend, caplog):
     class Careless(Talks):
         def fit(self, X, y):
-            logging.getLogger("tests.talks").warning("careless", extra={"stream": sys.stdout, "lock": Lock()})
+            logger = logging.getLogger("tests.talks")
+            logger.info("before")
+            logger.warning("careless with %s", self.name, extra={"lock": Lock(), "number": 7})
+            logger.info("after")
             return self
 
     with caplog.at_level(logging.INFO, "tests.talks"):
         result = af.run_cv(Careless(), af.Folds(X, y, cv=FOLDS), backend=backend, n_jobs=2)
     assert result["careless"]["test_score"].tolist() == [1.0] * 4
+    said = [record.getMessage().partition("] ")[2] for record in caplog.records]
+    assert said == ["before", "careless with a", "after"] * 4
+    assert [record.number for record in caplog.records if record.levelno == logging.WARNING] == [7] * 4
 
 
 class Lock:

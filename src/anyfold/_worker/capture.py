@@ -18,9 +18,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from anyfold._data.serialize import dumps
 from anyfold._plan.task import RelayedWarning
 
-__all__ = ["Ears", "Said", "recorded", "routed", "said_now", "the_callers_ears"]
+__all__ = ["Ears", "Said", "portable_record", "recorded", "routed", "said_now", "the_callers_ears"]
 
 Filters = tuple[tuple[Any, ...], ...]
 
@@ -207,7 +208,7 @@ def _logging_hook() -> Iterator[None]:
         if said is None:
             usual(logger, record)
         else:
-            said.logs.append(_portable(record))
+            said.logs.append(_rendered(record))
 
     logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
     try:
@@ -216,12 +217,28 @@ def _logging_hook() -> Iterator[None]:
         logging.Logger.callHandlers = usual  # type: ignore[method-assign]
 
 
-def _portable(record: logging.LogRecord) -> logging.LogRecord:
+def _rendered(record: logging.LogRecord) -> logging.LogRecord:
     record.msg, record.args = record.getMessage(), None
     if record.exc_info:
         record.exc_text = record.exc_text or logging.Formatter().formatException(record.exc_info)
         record.exc_info = None
     return record
+
+
+def portable_record(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a record that can be pickled: this one, or one without the attributes that stand in the way."""
+    if _can_be_pickled(record):
+        return record
+    kept = {name: value for name, value in vars(record).items() if _can_be_pickled(value)}
+    return logging.makeLogRecord(kept)
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def _take_over_levels(ears: Ears) -> None:

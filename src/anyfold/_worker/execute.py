@@ -26,7 +26,7 @@ from anyfold._mail.messages import LocalAddress, SocketAddress
 from anyfold._mail.reporter import reporter_for
 from anyfold._plan.seeds import seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
-from anyfold._worker.capture import Ears, Said, recorded, routed
+from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
 from anyfold._worker.failures import failure_of
 from anyfold._worker.seeding import seeded_globals
 from anyfold._worker.shared_steps import forget_steps, set_steps_limit
@@ -289,10 +289,10 @@ def _pickled(outcome: Outcome) -> bytes:
         return dumps(outcome)
     except Exception as error:
         failure = failure_of("result", error)
-    quiet = replace(outcome, logs=())  # what was logged may hold anything
+    outcome = replace(outcome, logs=tuple(map(portable_record, outcome.logs)))  # they may hold anything
     with contextlib.suppress(Exception):
-        return dumps(quiet)
-    return dumps(replace(quiet, value=None, warnings=(), payload=None, failure=failure))
+        return dumps(outcome)
+    return dumps(replace(outcome, value=None, warnings=(), payload=None, failure=failure))
 
 
 @cache
