@@ -1,6 +1,7 @@
 """Writes the tables of the contract: ``python docs/make_tables.py [BACKEND ...]``, from the root.
 
-``docs/contract.md`` lists the tests and the broken executors that they catch. ``docs/promises.md`` says
+``docs/contract.md`` lists the tests and the broken executors that they catch, ``docs/hostile_tasks.md`` what
+becomes of hostile tasks. ``docs/promises.md`` says
 which backend keeps which promise, from a run of the contract on each; naming backends runs these only and
 prints the table.
 """
@@ -47,6 +48,26 @@ listed below; "NO" for a test that fails.
 {notes}
 """
 
+HOSTILE = """\
+# Hostile tasks
+
+What becomes of a model that does one of these things in `fit`, on one fold, with `retries=0`. `tests/hostile`
+does it on every backend, and sees to it that the other models have the scores that they have alone, to the
+last bit, that the next run on the same workers is right, and that the next task finds its process as it
+was: working directory, environment, signal handlers, standard streams, resource limits, settings of numpy,
+scikit-learn and warnings. This page is written by `docs/make_tables.py` from the table of those tests.
+
+{table}
+
+On `dask` tasks run beside the main thread of a worker, where Python installs no signal handlers: there that
+task fails with `ValueError`, as on `threads`. On `threads` the directory, the environment and the limits are
+one for all tasks that run at the same time; they are put back at the end of the run.
+
+A fork that a task has left running when `fit` returns does not go on as a second worker: it ends there. One
+that stays inside `fit` ends with its worker, at the latest. Programs that a model starts, with `subprocess`
+for example, are the model's own to end.
+"""
+
 
 def contract_page() -> str:
     """Return the page on the contract."""
@@ -66,6 +87,30 @@ def contract_page() -> str:
         for executor, test in CAUGHT_BY.items()
     ]
     return CONTRACT.format(tests="\n".join(parts), broken="\n".join(broken))
+
+
+def hostile_page() -> str:
+    """Return the page on hostile tasks."""
+    sys.path.insert(0, str(ROOT))
+    from tests.hostile.table import TASKS
+
+    rows = [
+        "| a task that ... | in a process of its own | `serial` | `threads` |",
+        "| --- | --- | --- | --- |",
+    ]
+    for task in TASKS.values():
+        cells = (task.does, *map(_ending, (task.in_process, task.serial, task.threads)))
+        rows.append(f"| {' | '.join(cells)} |")
+    return HOSTILE.format(table="\n".join(rows))
+
+
+def _ending(ending: Any) -> str:
+    if isinstance(ending, str):
+        return ending
+    if ending.type is None:
+        return "has its score"
+    scored = "; the score is kept" if ending.is_scored else ""
+    return f"fails: `{ending.type}`{scored}"
 
 
 def promises_page(reports: list[dict[str, Any]]) -> str:
@@ -113,3 +158,4 @@ if __name__ == "__main__":
     else:
         (ROOT / "docs/promises.md").write_text(page)
         (ROOT / "docs/contract.md").write_text(contract_page())
+        (ROOT / "docs/hostile_tasks.md").write_text(hostile_page())

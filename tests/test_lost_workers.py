@@ -47,29 +47,24 @@ class Counted(BaseEstimator):
 class Dies(Counted):
     """Ends its worker the first ``deaths`` times."""
 
-    def __init__(self, folder=None, name="dies", how="SIGKILL", deaths=1):
+    def __init__(self, folder=None, name="dies", deaths=1):
         super().__init__(folder, name)
-        self.how = how
         self.deaths = deaths
 
     def act(self, earlier):
-        if earlier >= self.deaths:
-            return
-        if self.how.startswith("SIG"):
-            os.kill(os.getpid(), getattr(signal, self.how))
-        os._exit(int(self.how))
+        if earlier < self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fits(folder, name):
     return len(list(folder.glob(f"{name}-*")))
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGSEGV", "7", "0"])
 @pytest.mark.parametrize("backend", HEALING_BACKENDS)
-def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend, how, tmp_path):
+def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend, tmp_path):
     models = {
         "a": Counted(str(tmp_path), "a"),
-        "dies": Dies(str(tmp_path), how=how),
+        "dies": Dies(str(tmp_path)),
         "b": Counted(str(tmp_path), "b"),
     }
     result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=2)

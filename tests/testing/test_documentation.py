@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.make_tables import contract_page, promises_page
+from docs.make_tables import contract_page, hostile_page, promises_page
 
 from anyfold.testing import contract_for, run_contract
 
@@ -48,6 +48,10 @@ def test_the_expected_failure_in_the_example_names_a_test():
 
 def test_the_page_on_the_contract_is_up_to_date():
     assert (DOCS / "contract.md").read_text() == contract_page(), "run python docs/make_tables.py"
+
+
+def test_the_page_on_hostile_tasks_is_up_to_date():
+    assert (DOCS / "hostile_tasks.md").read_text() == hostile_page(), "run python docs/make_tables.py"
 
 
 def test_the_page_on_promises_names_reasons_once():

@@ -39,6 +39,7 @@ from anyfold._worker.capture import routed
 from anyfold._worker.execute import Job, run_stem, run_unit
 from anyfold._worker.failures import failure_of
 from anyfold._worker.threads import limit_caller
+from anyfold._worker.tidying import tidied
 from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, WorkerStartError
 from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of
 
@@ -162,7 +163,11 @@ def _in_caller(job: Job) -> Iterator[None]:
         yield
     else:
         streams = job.isolation == "thread"  # else the output is in order as it is
-        with limit_caller(job.inner_threads), routed(job.ears, own_process=False, streams=streams):
+        with (
+            limit_caller(job.inner_threads),
+            routed(job.ears, own_process=False, streams=streams),
+            tidied(),
+        ):
             yield
 
 

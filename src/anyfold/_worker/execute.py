@@ -3,7 +3,8 @@
     run_unit ──> for each leaf:  report "started" ──> run_leaf ──> report "done" with the outcome
 
 What a leaf does is the business of its `Work`; what surrounds it is done here once: thread budget,
-scikit-learn's configuration, global generators, warnings, model errors, read-only data.
+scikit-learn's configuration, global generators, warnings, model errors, read-only data, and what a task has
+changed in its process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from anyfold._worker.failures import failure_of
 from anyfold._worker.seeding import seeded_globals
 from anyfold._worker.shared_steps import forget_steps, set_steps_limit
 from anyfold._worker.threads import limit_worker
+from anyfold._worker.tidying import Found
 from anyfold._worker.watchdog import watched
 from anyfold.errors import SharedLost
 from anyfold.executors.base import Isolation, Shared
@@ -140,12 +142,12 @@ def run_unit(
     reporter = reporter_for(address)
     n_sent = 0
     unsent = []
-    with _surroundings(job):
+    with _surroundings(job) as found:
         for leaf in leaves:
             if not reporter.started(unit, leaf.key):
                 break
             with watched(job.timeout, address):
-                outcome = run_leaf(job, leaf)
+                outcome = run_leaf(job, leaf, found)
                 data = _pickled(outcome)
             if reporter.done(unit, leaf.key, data):
                 n_sent += 1
@@ -166,7 +168,13 @@ def run_stem(
     """
     job = _job(shared_job)
     _take(job, stem)
-    with _surroundings(job), watched(job.timeout, address), recorded(), _generators(job, leaf):
+    with (
+        _surroundings(job) as found,
+        watched(job.timeout, address),
+        recorded(),
+        found,
+        _generators(job, leaf),
+    ):
         fitted = job.work.fit_stem(leaf, depth)
     return fitted if job.isolation == "process" else None
 
@@ -185,13 +193,13 @@ def _take(job: Job, stem: Shared[Any] | None) -> None:
             job.work.take_stem(stem.get())
 
 
-def run_leaf(job: Job, leaf: Leaf) -> Outcome:
+def run_leaf(job: Job, leaf: Leaf, found: Found) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
     token = _seed.set(seed_for(job.root_seed, "run_cv", leaf.key.fold))
     try:
         with recorded() as said:
-            produced = _attempt(job, leaf, said)
+            produced = _attempt(job, leaf, said, found)
     finally:
         _seed.reset(token)
     return _outcome(leaf, produced, said, started)
@@ -224,7 +232,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def _surroundings(job: Job) -> Iterator[None]:
+def _surroundings(job: Job) -> Iterator[Found]:
     import sklearn
 
     token = _inside.set(True)
@@ -233,26 +241,30 @@ def _surroundings(job: Job) -> Iterator[None]:
             limit_worker(job.inner_threads, job.isolation),
             sklearn.config_context(**job.sklearn_config),
             routed(job.ears, own_process=job.isolation == "process", streams=job.isolation != "none"),
+            contextlib.closing(Found(job.isolation)) as found,
         ):
-            yield
+            yield found
     finally:
         _inside.reset(token)
 
 
-def _attempt(job: Job, leaf: Leaf, said: Said) -> Produced:
+def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:
     for writable in (False, True):
         stage: Stage = "fit"
         try:
-            with _generators(job, leaf):
+            with found, _generators(job, leaf):
                 return job.work.run(leaf, writable=writable)
         except StageError as wrapped:
             stage, error = wrapped.stage, wrapped.__cause__ or wrapped
         except BaseException as direct:
             error = direct
-        if isinstance(error, KeyboardInterrupt) and job.isolation == "none":
-            raise error  # the user's own Ctrl-C
-        if writable or not is_readonly_error(error):
-            return Produced(None, failure=failure_of(stage, error))
+        try:
+            if isinstance(error, KeyboardInterrupt) and job.isolation == "none":
+                raise error  # the user's own Ctrl-C
+            if writable or not is_readonly_error(error):
+                return Produced(None, failure=failure_of(stage, error))
+        finally:
+            del error  # it knows this frame, which would keep whatever the task has used, and its callers
         said.clear()  # the model writes to its data: once more, on copies of its own
     raise AssertionError("unreachable")
 
