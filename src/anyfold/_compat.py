@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
+import sklearn
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
 from sklearn.utils.validation import _check_method_params, _num_samples
 
-__all__ = ["check_method_params", "is_multimetric", "is_pairwise", "num_samples", "safe_indexing"]
+__all__ = [
+    "BaseSearchCV",
+    "check_method_params",
+    "is_fit_and_score",
+    "is_multimetric",
+    "is_pairwise",
+    "num_samples",
+    "safe_indexing",
+    "search_fit",
+    "short_format_time",
+    "with_names",
+    "with_validated_params",
+]
 
 
 def num_samples(X: Any) -> int:
@@ -56,3 +72,52 @@ def returns_one_number(scorer: Any) -> bool:
     from sklearn.metrics._scorer import _BaseScorer, _PassthroughScorer
 
     return isinstance(scorer, (_BaseScorer, _PassthroughScorer))
+
+
+def with_names(function: Any, **names: Any) -> Any:
+    """Return a function of scikit-learn that finds other objects under some names of its module.
+
+    What such a function does stays scikit-learn's, in every version; only what it calls by these names is
+    ours. Nothing of scikit-learn is changed. Its decorators are left off.
+    """
+    raw = inspect.unwrap(function)
+    missing = [name for name in names if name not in raw.__globals__]
+    if missing:
+        raise ImportError(
+            f"{raw.__module__}.{raw.__qualname__} of scikit-learn {sklearn.__version__} knows no {missing[0]}"
+        )
+    copied = FunctionType(
+        raw.__code__, {**raw.__globals__, **names}, raw.__name__, raw.__defaults__, raw.__closure__
+    )
+    copied.__kwdefaults__ = raw.__kwdefaults__
+    return copied
+
+
+def search_fit(parallel: Any) -> Any:
+    """Return ``fit`` of a search that hands its work to another class than scikit-learn's ``Parallel``."""
+    from sklearn.base import _fit_context
+
+    return _fit_context(prefer_skip_nested_validation=False)(with_names(BaseSearchCV.fit, Parallel=parallel))
+
+
+def is_fit_and_score(function: Any) -> bool:
+    """Return whether a function is the one that fits and scores for all searches and validations."""
+    from sklearn.model_selection._validation import _fit_and_score
+
+    return function is _fit_and_score
+
+
+def with_validated_params(function: Any, original: Any) -> Any:
+    """Check the parameters of a function as those of an original of scikit-learn are checked."""
+    from sklearn.utils._param_validation import validate_params
+
+    constraints = original._skl_parameter_constraints
+    return validate_params(constraints, prefer_skip_nested_validation=False)(function)
+
+
+def short_format_time(seconds: float) -> str:
+    """Return a time as scikit-learn's messages of progress show it."""
+    from joblib.logger import short_format_time as formatted
+
+    text: str = formatted(seconds)
+    return text

@@ -21,11 +21,13 @@ class TaskKey:
 
     model: str
     candidate: int
+    """Of a search, from 1 on; 0 where there is only the model as it was given."""
     fold: int
 
     def __str__(self) -> str:
         where = "refit" if self.fold == REFIT else f"fold {self.fold}"
-        return f"model {self.model!r}, {where}"
+        candidate = f", candidate {self.candidate}" if self.candidate else ""
+        return f"model {self.model!r}{candidate}, {where}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,213 @@
+"""Drop-in searches and validations of scikit-learn's, on any backend.
+
+Import from here instead of `sklearn.model_selection`: classes and functions take the same parameters, have
+the same attributes and give the same numbers. They take anyfold's settings too, and fit what candidates
+have in common only once on each fold.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sklearn.model_selection as theirs
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+
+from anyfold import _compat
+from anyfold._evaluation import Parallel, evaluated_with
+
+__all__ = [
+    "GridSearchCV",
+    "HalvingGridSearchCV",
+    "HalvingRandomSearchCV",
+    "RandomizedSearchCV",
+    "cross_val_predict",
+    "cross_val_score",
+    "cross_validate",
+    "learning_curve",
+    "permutation_test_score",
+    "validation_curve",
+]
+
+SETTINGS = ("backend", "inner_threads", "timeout", "time_limit", "retries", "journal", "progress")
+"""What searches and validations take beside the parameters of scikit-learn's."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=type)
+
+_fit = _compat.search_fit(Parallel)
+
+
+class _Search(_compat.BaseSearchCV):  # type: ignore[misc]
+    """Hands the work of a search to anyfold."""
+
+    backend: Any
+
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Evaluate all candidates on all folds, and fit the best one on all data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or a list of n_samples items
+            The data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The target.
+        **params : object
+            Passed to ``fit`` of the estimator, to the scorer and to the splitter, as scikit-learn does.
+
+        Returns
+        -------
+        self : object
+            The fitted search.
+        """
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        with evaluated_with(settings, type(self).__name__) as saved:
+            _fit(self, X, y, **params)
+        self.n_shared_fits_ = saved.n_fits
+        self.saved_time_ = saved.seconds
+        return self
+
+    def __sklearn_clone__(self) -> Any:
+        executor = self.backend
+        if executor is None or isinstance(executor, str):
+            return super().__sklearn_clone__()
+        self.backend = None  # an executor is not copied
+        try:
+            copy = super().__sklearn_clone__()
+        finally:
+            self.backend = executor
+        copy.backend = executor
+        return copy
+
+    def __getstate__(self) -> Any:
+        state = super().__getstate__()
+        backend = state.get("backend")
+        return state if backend is None or isinstance(backend, str) else {**state, "backend": None}
+
+
+def _with_settings(ours: C) -> C:
+    """Give a search the parameters of scikit-learn's and ours, and say in its docstring what they are."""
+    base: Any = ours.__bases__[0]
+    take_theirs = base.__init__
+    parameters = inspect.signature(take_theirs).parameters.values()
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in SETTINGS]
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name, None) for name in SETTINGS}
+        take_theirs(self, *args, **kwargs)
+        for name, value in given.items():
+            setattr(self, name, value)
+
+    __init__.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined]
+    ours.__init__ = __init__  # type: ignore[misc]
+    ours.__doc__ = (ours.__doc__ or "") + _MORE_OF_CLASSES.format(name=base.__name__)
+    return ours
+
+
+_MORE_OF_CLASSES = """
+
+    All parameters, attributes and methods are those of `sklearn.model_selection.{name}`, and so are the
+    numbers where random states are given. Steps of pipelines that candidates have in common are fitted once
+    on each fold; ``fit_time`` counts them for each candidate all the same.
+
+    Parameters
+    ----------
+    *args, **kwargs : object
+        Those of `sklearn.model_selection.{name}`. ``n_jobs`` says how many workers there are,
+        ``pre_dispatch`` has no meaning here.
+    backend : str, Executor or None, default=None
+        Where the work is done; None leaves it to anyfold's settings, as it does for the others.
+    inner_threads : int, default=None
+        Threads inside each fit.
+    timeout : float, default=None
+        Seconds that one candidate may take on one fold.
+    time_limit : float, default=None
+        Seconds for all; candidates that were not reached fail.
+    retries : int, default=None
+        How often a fit is run again whose worker was lost.
+    journal : str or path, default=None
+        A file in which finished work is kept, so that an interrupted search goes on from there.
+    progress : bool, default=None
+        Whether a bar is drawn.
+
+    Attributes
+    ----------
+    n_shared_fits_ : int
+        How many fits of steps were not needed, since another candidate had made the same.
+    saved_time_ : float
+        Seconds of work that this saved.
+    """
+
+
+@_with_settings
+class GridSearchCV(theirs.GridSearchCV, _Search):  # type: ignore[misc]
+    """Search over all combinations of given values."""
+
+
+@_with_settings
+class RandomizedSearchCV(theirs.RandomizedSearchCV, _Search):  # type: ignore[misc]
+    """Search over combinations drawn at random."""
+
+
+@_with_settings
+class HalvingGridSearchCV(theirs.HalvingGridSearchCV, _Search):  # type: ignore[misc]
+    """Search over all combinations, the better ones on more and more resources."""
+
+
+@_with_settings
+class HalvingRandomSearchCV(theirs.HalvingRandomSearchCV, _Search):  # type: ignore[misc]
+    """Search over combinations drawn at random, the better ones on more and more resources."""
+
+
+def _on_anyfold(theirs: F, **names: Any) -> F:
+    """Return a function of scikit-learn's that takes anyfold's settings and runs on its backends."""
+    run = _compat.with_validated_params(_compat.with_names(theirs, Parallel=Parallel, **names), theirs)
+    parameters = inspect.signature(theirs).parameters
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in SETTINGS]
+
+    @functools.wraps(theirs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        settings = {name: kwargs.pop(name, None) for name in SETTINGS}
+        with evaluated_with(settings, theirs.__name__):
+            return run(*args, **kwargs)
+
+    function.__module__ = __name__
+    function.__signature__ = inspect.Signature([*parameters.values(), *added])  # type: ignore[attr-defined]
+    function.__doc__ = _FUNCTION_DOC.format(name=theirs.__name__)
+    return function  # type: ignore[return-value]
+
+
+_FUNCTION_DOC = """`sklearn.model_selection.{name}` on any backend of anyfold.
+
+    All parameters, numbers and what is returned are scikit-learn's.
+
+    Parameters
+    ----------
+    *args, **kwargs : object
+        Those of `sklearn.model_selection.{name}`. ``n_jobs`` says how many workers there are.
+    backend : str, Executor or None, default=None
+        Where the work is done; None leaves it to anyfold's settings, as it does for the others.
+    inner_threads : int, default=None
+        Threads inside each fit.
+    timeout : float, default=None
+        Seconds that one fit may take.
+    time_limit : float, default=None
+        Seconds for all.
+    retries : int, default=None
+        How often a fit is run again whose worker was lost.
+    journal : str or path, default=None
+        A file in which finished work is kept, so that an interrupted run goes on from there.
+    progress : bool, default=None
+        Whether a bar is drawn.
+    """
+
+cross_validate = _on_anyfold(theirs.cross_validate)
+cross_val_score = _on_anyfold(
+    theirs.cross_val_score, cross_validate=_compat.with_names(theirs.cross_validate, Parallel=Parallel)
+)
+cross_val_predict = _on_anyfold(theirs.cross_val_predict)
+learning_curve = _on_anyfold(theirs.learning_curve)
+permutation_test_score = _on_anyfold(theirs.permutation_test_score)
+validation_curve = _on_anyfold(theirs.validation_curve)
