@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
@@ -12,6 +13,7 @@ from tests.backends import HEALING_BACKENDS
 
 import anyfold as af
 from anyfold.errors import WorkerLostError
+from anyfold.model_selection import GridSearchCV
 
 X, y = load_iris(return_X_y=True)
 
@@ -137,3 +139,54 @@ def test_many_tiny_tasks_survive_workers_that_die_again_and_again(backend, tmp_p
     if backend == "multiprocessing":
         assert fits(tmp_path, "dies0") == 6
         assert all(fits(tmp_path, f"m{i}") == 3 for i in range(40))
+
+
+@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+def test_tasks_that_wait_in_a_pool_that_breaks_again_and_again_are_not_charged(backend, tmp_path):
+    models = {"d0": Dies(str(tmp_path), "d0", deaths=99), "d1": Dies(str(tmp_path), "d1", deaths=99)}
+    models |= {name: Counted(str(tmp_path), name) for name in "abc"}
+    with pytest.warns(FitFailedWarning, match="4 of 10 tasks failed"):
+        result = af.run_cv(models, af.Folds(X, y, cv=2), backend=backend, n_jobs=2, retries=0)
+    assert {failure.model for failure in result.failures} == {"d0", "d1"}
+
+
+def end_if_read_by_a_worker(driver):
+    if os.getpid() != driver:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Deadly(driver)
+
+
+class Deadly:
+    """Ends the worker that reads it, before that can say which task it has."""
+
+    def __init__(self, driver):
+        self.driver = driver
+
+    def __reduce__(self):
+        return end_if_read_by_a_worker, (self.driver,)
+
+
+class Chosen(BaseEstimator):
+    def __init__(self, value=None):
+        self.value = value
+
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return 1.0
+
+
+@pytest.mark.filterwarnings(
+    "ignore:One or more of the test scores are non-finite"
+)  # said by scikit-learn too
+@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+def test_a_task_that_ends_its_worker_when_it_is_read_is_the_only_one_that_fails(backend):
+    values = [0, 1, Deadly(os.getpid()), 3]
+    search = GridSearchCV(
+        Chosen(), {"value": values}, cv=2, refit=False, backend=backend, n_jobs=2, retries=0
+    )
+    with pytest.warns(FitFailedWarning, match="WorkerLostError"):
+        search.fit(X, y)
+    scores = search.cv_results_["mean_test_score"]
+    assert [bool(lost) for lost in np.isnan(scores)] == [False, False, True, False]

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from anyfold._engine.faults import MOST_UNEXPLAINED, Blame, lost_failure, timeout_failure
-from anyfold._plan.task import TaskKey
+from anyfold._plan.task import Leaf, TaskKey
 from anyfold.errors import TaskTimeoutError, WorkerLostError
 
 KEY = TaskKey("m", 0, 1)
@@ -36,6 +36,29 @@ def test_each_incident_has_one_culprit():
 
 def test_without_a_mailbox_the_executors_word_is_enough():
     assert Blame(2).is_guilty(None, lost(), [])
+
+
+def test_a_worker_that_was_running_explains_the_loss_of_what_waited():
+    blame = Blame(2, pids={1: 100, 2: 200})
+    assert blame.explains(lost(200), [1, 2])
+    assert blame.explains(lost(200), [])  # the same incident, when the guilty unit has been judged
+    assert not blame.explains(lost(300, incident=2), [1, 2])
+    assert not blame.explains(lost(200, incident=None), [1, 2])
+
+
+def test_a_suspect_is_charged_when_its_worker_says_nothing_once_more():
+    blame = Blame(2)
+    one, two = Leaf(KEY), Leaf(TaskKey("m", 0, 2))
+    assert blame.suspect([one, two], lost(incident=1), True) is None
+    blame.clear(two.key)
+    assert blame.suspect([one], lost(incident=2), True) is one
+    assert blame.suspect([two], lost(incident=3), True) is None
+
+
+def test_where_no_worker_can_speak_the_executors_word_is_enough():
+    leaf = Leaf(KEY)
+    assert Blame(2).suspect([leaf], lost(incident=None), False) is leaf
+    assert Blame(2).suspect([leaf], lost(incident=1), False) is None
 
 
 def test_retries_are_counted_by_leaf():

@@ -269,7 +269,7 @@ class _Run:
 
     def _fill_window(self) -> None:
         window = 1 if self.job.isolation == "none" else window_size(self.n_workers)
-        while self.broken is None and len(self.units) < window:
+        while self.broken is None and len(self.units) < window and not self._must_wait():
             if leaves := self.supply.take(self._unit_size()):
                 self._submit(leaves)
             elif (stem := self.supply.next_stem()) is not None:
@@ -278,6 +278,16 @@ class _Run:
                 break
             if self.job.isolation == "none":
                 break  # what ran inline has reported by now; look at it before the next unit
+
+    def _must_wait(self) -> bool:
+        """Return whether a leaf that is suspected to end its worker runs, or is the next to run, alone."""
+        suspects = self.blame.suspects
+        if not (suspects and self.units):
+            return False
+        submitted = (unit.leaves for unit in self.units.values())
+        return any(
+            leaf.key in suspects for leaves in (*submitted, *self.supply.next_again()) for leaf in leaves
+        )
 
     def _unit_size(self) -> int:
         # Without word from the workers the guilty leaf of a lost unit would not be known.
@@ -330,6 +340,7 @@ class _Run:
             case Started(worker, number, key):
                 self.heard = True
                 self.blame.unexplained.clear()
+                self.blame.clear(key)
                 self.attempts[key] += 1
                 if (unit := self.units.get(number)) is not None:
                     unit.worker = worker
@@ -401,9 +412,18 @@ class _Run:
             for key, data in unsent:
                 self.attempts[key] += 1
                 self._record(key, data)
-            for leaf in filter(self.supply.is_wanted, unit.leaves):
+            left = list(filter(self.supply.is_wanted, unit.leaves))
+            if self._ended_early(unit):
+                self.supply.put_back(left)
+                return
+            for leaf in left:
                 lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
                 self._fail(leaf, failure_of("worker", lost_leaf))
+
+    def _ended_early(self, unit: _Unit) -> bool:
+        """Return whether a worker left leaves of a unit out since one of them had failed."""
+        done = (self.outcomes.get(leaf.key) for leaf in unit.leaves)
+        return self.job.stop_on_failure and any(outcome and outcome.failure for outcome in done)
 
     def _judge_stem(self, stem: Stem, unit: _Unit) -> None:
         """Give fitted steps to those who wait for them; where there are none, they fit them themselves."""
@@ -444,6 +464,7 @@ class _Run:
     def _keep(self, outcome: Outcome) -> None:
         quiet = outcome if not (outcome.logs or outcome.output) else replace(outcome, logs=(), output=())
         self.outcomes[outcome.key] = quiet
+        self.blame.clear(outcome.key)
         if self.job.stop_on_failure and outcome.failure is not None:
             self.supply.cut_off(outcome.key)
         self.uncounted.append(quiet)
@@ -464,25 +485,25 @@ class _Run:
     def _lost(self, unit: _Unit, lost: WorkerLostError) -> None:
         """Charge the leaf that was running, if it is the guilty one, and run the others again."""
         guilty = unit.running
-        silent = unit.worker is None
-        if silent and len(unit.leaves) == 1 and self.blame.suspect(unit.leaves[0].key, self.heard):
-            guilty = unit.leaves[0]
-        elif guilty is None:
-            try:
-                self.blame.note_unexplained(lost)
-            except WorkerLostError as hopeless:
-                self._break(hopeless)
+        running = [u.worker for u in self.units.values() if u.running is not None and u.worker is not None]
+        explained = self.blame.explains(lost, running)
         stack = self.blame.hung_in(unit.worker)
         if stack is not None:
             self.blame.accuse(unit.worker, lost)
-        if guilty is not None and stack is None:
-            running = [
-                u.worker for u in self.units.values() if u.running is not None and u.worker is not None
-            ]
+        elif guilty is not None:
             if not self.blame.is_guilty(unit.worker, lost, running):
                 guilty = None
+        elif not explained:
+            if unit.worker is None:
+                guilty = self.blame.suspect(unit.leaves, lost, self.heard)
+            if guilty is None or not self.heard:
+                try:
+                    self.blame.note_unexplained(lost)
+                except WorkerLostError as hopeless:
+                    self._break(hopeless)
         others = [leaf for leaf in unit.leaves if leaf is not guilty]
-        for leaves in [[leaf] for leaf in others] if silent else [others]:
+        are_suspects = unit.worker is None and not explained
+        for leaves in [[leaf] for leaf in others] if are_suspects else [others]:
             self.supply.put_back(leaves)
         if guilty is None:
             return

@@ -3,16 +3,20 @@
 The mailbox tells which leaf each worker was running and the order in which connections ended. An
 executor that replaces single workers names the process that died; a pool that breaks as a whole
 takes its other workers down *after* the guilty one, so that the first connection that ended is the
-culprit's. Everybody else in such an incident is run again and not charged.
+culprit's. Everybody else in such an incident is run again and not charged, the leaves first of all that
+the pool had queued and nobody had started.
+
+Where no worker was running anything, a leaf may have ended one by being read: those that were queued
+are suspects. Each is run again alone, and is charged when its worker ends without a word once more.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from anyfold._plan.task import Failure, TaskKey
+from anyfold._plan.task import Failure, Leaf, TaskKey
 from anyfold._worker.failures import failure_of
 from anyfold.errors import TaskTimeoutError, WorkerLostError
 
@@ -36,7 +40,9 @@ class Blame:
     charges: Counter[TaskKey] = field(default_factory=Counter)
     unexplained: set[object] = field(default_factory=set)
     """Incidents since a leaf was last started, in which units were lost that had started nothing."""
-    _suspects: set[TaskKey] = field(default_factory=set)
+    suspects: set[TaskKey] = field(default_factory=set)
+    """Leaves that may have ended a worker before it could say that it had begun with them."""
+    _explained: dict[object, bool] = field(default_factory=dict)
     _culprits: dict[object, int | None] = field(default_factory=dict)
 
     def is_guilty(self, worker: int | None, lost: WorkerLostError, running: Iterable[int]) -> bool:
@@ -62,16 +68,44 @@ class Blame:
         culprit = self._culprits[lost.incident]
         return culprit is None or culprit == worker
 
-    def suspect(self, key: TaskKey, others_are_heard: bool) -> bool:
-        """Return whether to charge a leaf that was alone in a unit whose worker has said nothing.
+    def explains(self, lost: WorkerLostError, running: Sequence[int]) -> bool:
+        """Return whether a worker that was running a leaf is the cause of an incident.
 
-        Where no worker can reach the mailbox, the executor's word is all there is. Where others do, this
-        worker may have ended before it began: the leaf is charged when that happens to it again.
+        Parameters
+        ----------
+        lost : WorkerLostError
+            What the executor says of a unit; the answer is the same for all units of its incident.
+        running : sequence of int
+            All workers that were running a leaf.
         """
-        if others_are_heard and key not in self._suspects:
-            self._suspects.add(key)
+        if lost.incident is None:
             return False
-        return True
+        if lost.incident not in self._explained:
+            self._explained[lost.incident] = any(self.is_guilty(worker, lost, running) for worker in running)
+        return self._explained[lost.incident]
+
+    def suspect(self, leaves: Sequence[Leaf], lost: WorkerLostError, heard: bool) -> Leaf | None:
+        """Return the leaf of a lost unit whose worker has said nothing, if it is to be charged.
+
+        Parameters
+        ----------
+        leaves : sequence of Leaf
+            Those of the unit.
+        lost : WorkerLostError
+            What the executor says of it.
+        heard : bool
+            Whether workers can reach the mailbox. Where none can, and units are lost one by one, the
+            executor's word is all there is.
+        """
+        keys = {leaf.key for leaf in leaves}
+        if len(leaves) == 1 and (keys <= self.suspects or not (heard or lost.incident is not None)):
+            return leaves[0]
+        self.suspects |= keys
+        return None
+
+    def clear(self, key: TaskKey) -> None:
+        """Take a leaf off the suspects: its worker has spoken."""
+        self.suspects.discard(key)
 
     def accuse(self, worker: int | None, lost: WorkerLostError) -> None:
         """Settle that this worker, which was ended for its hung leaf, is the culprit of an incident."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from anyfold._plan.prefix import Layout, Path
@@ -87,6 +87,10 @@ class Supply:
         unit = tuple(leaf for leaf in leaves if leaf.key not in self.outcomes)
         if unit:
             self.again.append(unit)
+
+    def next_again(self) -> tuple[tuple[Leaf, ...], ...]:
+        """Return the unit to run again that `take` gives next, if there is one."""
+        return tuple(islice(self.again, 1))
 
     def cut_off(self, key: TaskKey) -> None:
         """Let nothing count that comes behind this leaf."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from multiprocessing.connection import wait
 from typing import Any
@@ -51,8 +52,15 @@ def find_culprit(processes: Iterable[Any]) -> tuple[int | None, int | None]:
     by_sentinel = {process.sentinel: process for process in processes}
     ended = [by_sentinel[sentinel] for sentinel in wait(list(by_sentinel), 0)]
     for process in ended:
-        process.join(1)
+        _reap(process)
     return (ended[0].pid, ended[0].exitcode) if len(ended) == 1 else (None, None)
+
+
+def _reap(process: Any) -> None:
+    # A thread of the pool that reaps the process at this moment has its status before we can read it.
+    give_up = time.monotonic() + 1
+    while process.exitcode is None and time.monotonic() < give_up:
+        time.sleep(0.001)
 
 
 def kill_all(processes: Iterable[Any]) -> None:
