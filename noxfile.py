@@ -1,4 +1,6 @@
-"""Everything that is checked: ``nox -s tests``, ``lowest``, ``lint``, ``types``."""
+"""Everything that is checked: ``nox -s tests``, ``lowest``, ``drop_in``, ``lint``, ``types``."""
+
+import os
 
 import nox
 
@@ -34,6 +36,21 @@ def on_lowest_versions(session: nox.Session) -> None:
     pinned = lowest(stated["dependencies"] + extras["plot"] + extras["dask"] + extras["ray"])
     session.install("--quiet", ".[all]", PLUGIN, *pinned, *group("test"))
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def drop_in(session: nox.Session) -> None:
+    """Scikit-learn's own tests of searches and validations, with anyfold's in their place."""
+    session.install("--quiet", ".", *group("test"))
+    where = session.run("python", "-c", "import sklearn; print(*sklearn.__path__)", silent=True)
+    names = ("test_search", "test_validation", "test_successive_halving")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-p", "anyfold_in_place", "-p", "no:cacheprovider"),
+        *("-c", os.devnull, "--import-mode=importlib", "-p", "no:warnings"),
+        *(f"{str(where).strip()}/model_selection/tests/{name}.py" for name in names),
+        *session.posargs,
+        env={"ANYFOLD_BACKEND": "serial", "PYTHONPATH": "tests/with_scikit_learn"},
+    )
 
 
 @nox.session

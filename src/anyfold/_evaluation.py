@@ -27,7 +27,7 @@ from anyfold._data.serialize import loads
 from anyfold._data.slices import check_slices_fit
 from anyfold._engine.journal import Terms
 from anyfold._engine.resume import Resumption
-from anyfold._engine.sharing import share
+from anyfold._engine.sharing import Direct, share
 from anyfold._plan.content import content_keys
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.seeds import root_seed
@@ -37,6 +37,7 @@ from anyfold._worker.calls import Call, Calls
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
 from anyfold._worker.execute import inherited_seed
 from anyfold.errors import AnyfoldError, MemoryPressureWarning
+from anyfold.executors.base import isolation_of
 from anyfold.settings import Resolved, resolve
 
 __all__ = ["Parallel", "Saved", "evaluated_with"]
@@ -261,6 +262,10 @@ class _Evaluation:
                 )
             finally:
                 shared.release()
+        if self._raises:
+            done = filter(None, map(outcomes.get, self._keys))
+            if (failure := next((o.failure for o in done if o.failure), None)) is not None:
+                raise _exception_of(failure)
         return [
             self._told(call, outcomes.get(key)) for call, key in zip(self._calls, self._keys, strict=True)
         ]
@@ -297,11 +302,11 @@ class _Evaluation:
         """Return the dictionary of one call, and say what scikit-learn would have said."""
         scores = None if outcome is None else outcome.value
         failure = _MISSING if outcome is None else outcome.failure
-        if failure is not None and self._raises:
-            raise _exception_of(failure)
         told: dict[str, Any] = {"fit_error": None}
         if not isinstance(scores, FoldScores):
             assert failure is not None
+            if failure.stage == "score":
+                raise _exception_of(failure)
             told["fit_error"] = failure.traceback
             scores = FoldScores(self._failed(), self._failed(), 0.0, 0.0)
         elif failure is not None:
@@ -385,7 +390,8 @@ def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[
     keys = [TaskKey(calls[0].name, 0, position) for position in range(len(calls))]
     outcomes: dict[TaskKey, Outcome] = {}
     common, own = Calls.taken_apart(calls)
-    shared = share(workers.executor, common, workers.temp_dir)
+    in_process = isolation_of(workers.executor) != "process"
+    shared = Direct(common) if in_process else share(workers.executor, common, workers.temp_dir)
     root = root_seed(given)
     try:
         run_work(

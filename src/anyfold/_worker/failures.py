@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
-from anyfold._data.serialize import dumps
+from anyfold._data.serialize import dumps, loads
 from anyfold._plan.task import Failure, Stage
 
 __all__ = ["failure_of"]
@@ -20,9 +21,33 @@ def failure_of(stage: Stage, error: BaseException) -> Failure:
         text = "".join(traceback.format_exception(error))
     except Exception:
         text = "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}: {message}\n"
-    exception: bytes | None
-    try:
-        exception = dumps(error)
-    except Exception:
-        exception = None
-    return Failure(stage, type(error).__name__, message, text, exception)
+    return Failure(stage, type(error).__name__, message, text, _pickled(error))
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    """Pickle an exception, in whichever way it can be read again."""
+    # Many exceptions cannot be made again from their args alone, as pickle does it.
+    for thing in (error, _Rebuilt(error)):
+        try:
+            data = dumps(thing)
+            loads(data)
+        except Exception:
+            continue
+        return data
+    return None
+
+
+class _Rebuilt:
+    """Is pickled as an exception that is made without its ``__init__``."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (type(self._error), self._error.args, self._error.__dict__)
+
+
+def _rebuild(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
