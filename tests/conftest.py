@@ -7,6 +7,7 @@ import sys
 
 import psutil
 import pytest
+from tests.drivers import Driver
 
 collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: never collected
 
@@ -23,6 +24,26 @@ def ctrl_c_stays_with_the_caller():
     before = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     yield
     assert (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
+
+
+@pytest.fixture
+def start_driver(tmp_path):
+    """Starts a program of which nothing may be left when it has ended."""
+    drivers = []
+
+    def start(backend, source):
+        folder = tmp_path / str(len(drivers))
+        folder.mkdir()
+        drivers.append(Driver(folder, backend, source))
+        return drivers[-1]
+
+    yield start
+    try:
+        for driver in drivers:
+            driver.check_that_nothing_is_left()
+    finally:
+        for driver in drivers:
+            driver.kill()
 
 
 @pytest.fixture(scope="session", autouse=True)

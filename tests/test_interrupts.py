@@ -1,116 +1,64 @@
-"""Ctrl-C gives control back within two seconds, with what had finished."""
+"""Ctrl-C gives control back within two seconds, with what had finished; a second one at once."""
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from pathlib import Path
 
 import pytest
 from tests.backends import PROCESS_BACKENDS
 
 SCRIPT = """
-    import sys, time
-    from pathlib import Path
-    from sklearn.base import BaseEstimator
-    from sklearn.datasets import load_iris
-    import anyfold as af
+    from anyfold.events import RunFinished
 
-    class Quick(BaseEstimator):
+    class Interrupted(Quick):
         def fit(self, X, y):
-            return self
-        def score(self, X, y):
-            return 0.5
+            raise KeyboardInterrupt  # as one whose worker is told of Ctrl-C as well
 
-    class Hangs(Quick):
-        def fit(self, X, y):
-            (Path(sys.argv[2]) / f"hanging-{X[0, 0]}").touch()
-            time.sleep(3600)
+    class Cleaning:
+        def __call__(self, event):
+            if isinstance(event, RunFinished):
+                (MARKS / "cleaning").touch()
+                time.sleep(3600)
 
-    X, y = load_iris(return_X_y=True)
-    folds = af.Folds(X, y, cv=2)
-    models = {"a": Quick(), "b": Quick(), "hangs": Hangs()}
-    executor = None
-    try:
-        af.run_cv(models, folds, backend=sys.argv[1], n_jobs=2)
-    except KeyboardInterrupt as interrupt:
-        back = time.time()
-        result = interrupt.result
-        assert result.interrupted
-        assert result["a"]["test_score"].tolist() == [0.5, 0.5], result
-        assert ("hangs", 0) in result.missing
-        print(back)
-    af.run_cv({"a": Quick()}, folds, backend=sys.argv[1], n_jobs=2)  # usable as before
-    print(time.time())
+    def interrupted(mark, **settings):
+        models = {"a": Quick(), "b": Quick(), "told": Interrupted(), "hangs": Hangs(mark)}
+        try:
+            af.run_cv(models, af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2, **settings)
+        except KeyboardInterrupt as interrupt:
+            print(mark, time.time(), flush=True)
+            (MARKS / f"back-{mark}").touch()
+            return interrupt.result
+
+    result = interrupted("once", journal="journal.sqlite")
+    assert result.interrupted
+    assert result["a"]["test_score"].tolist() == result["b"]["test_score"].tolist() == [0.5, 0.5], result
+    assert result.missing == tuple((name, fold) for name in ("told", "hangs") for fold in range(2)), result
+    assert not result.failures
+    again = af.run_cv(Quick(), af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2, journal="journal.sqlite")
+    print(len(again.journal.taken))
+
+    interrupted("twice", callbacks=[Cleaning()])
+    interrupted("terminated", journal="journal.sqlite")
 """
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Starts the script in a session of its own, which ends with the test."""
-    processes = []
-
-    def begin(backend):
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SCRIPT), backend, str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        processes.append(process)
-        wait_for_hanging(tmp_path, process)
-        return process
-
-    yield begin
-    for process in processes:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for_hanging(folder, process):
-    """Wait until both workers hang: then all quick tasks, which come first, are done."""
-    deadline = time.monotonic() + 60
-    while len(list(folder.glob("hanging-*"))) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("whole_group", [False, True], ids=["the driver alone", "the whole terminal"])
 @pytest.mark.parametrize("backend", PROCESS_BACKENDS)
-def test_one_ctrl_c_gives_control_and_finished_results_back(backend, whole_group, start):
-    process = start(backend)
-    pressed = time.time()
-    (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert err == ""
-    assert float(out.split()[0]) - pressed < 2
-
-
-@pytest.mark.parametrize("backend", PROCESS_BACKENDS)
-def test_sigterm_leaves_no_worker(backend, start):
-    process = start(backend)
-    process.terminate()
-    process.communicate(timeout=30)
-    deadline = time.monotonic() + 10
-    while members := _members(process.pid):
-        assert time.monotonic() < deadline, members
-        time.sleep(0.02)
-
-
-def _members(session):
-    members = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                members.append(folder.name)
-    return members
+def test_ctrl_c_and_sigterm_give_control_and_finished_results_back(backend, start_driver):
+    driver = start_driver(backend, SCRIPT)
+    driver.wait_for("once-*", 2)  # both workers hang: all quick tasks, which come first, are done
+    assert driver.hear_interrupts() == [driver.pid]
+    pressed = [time.time()]
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
+    driver.wait_for("twice-*", 2)
+    driver.process.send_signal(signal.SIGINT)
+    driver.wait_for("cleaning")
+    pressed.append(time.time())
+    driver.process.send_signal(signal.SIGINT)
+    driver.wait_for("terminated-*", 2)
+    driver.process.terminate()
+    code, out, err = driver.end()
+    assert (code, err) == (-signal.SIGTERM, "")
+    once, n_taken, twice = out.splitlines()
+    assert float(once.split()[1]) - pressed[0] < 2
+    assert float(twice.split()[1]) - pressed[1] < 2
+    assert n_taken == "2"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -147,6 +148,9 @@ def drive(
     try:
         with in_use(executor), run.listening(), _in_caller(job):
             run.to_the_end()
+    except KeyboardInterrupt:
+        run.forget_interrupted()
+        raise
     finally:
         try:
             run.settle()
@@ -154,6 +158,10 @@ def drive(
         finally:
             observe(RunFinished())
     return not run.out_of_time
+
+
+def _was_interrupted(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.type_name == KeyboardInterrupt.__name__
 
 
 @contextlib.contextmanager
@@ -223,9 +231,12 @@ class _Run:
                 if self.units:
                     self._hear_out()
             finally:
-                self._abandon()
-                self.supply.release()
-                self.mailbox.close()
+                try:
+                    if self.units:
+                        self._abandon()
+                finally:
+                    self.supply.release()
+                    self.mailbox.close()
 
     def _hear_out(self) -> None:
         """Take what workers have sent by now, though nobody waits for the rest."""
@@ -236,6 +247,14 @@ class _Run:
                 event = self.inbox.get_nowait()
                 if isinstance(event, Done):
                     self._record(event.key, event.outcome)
+
+    def forget_interrupted(self) -> None:
+        """Take back what may be due to the caller's own Ctrl-C: a terminal sends it to workers as well."""
+        if self.job.isolation != "process":
+            return
+        for key in [key for key, outcome in self.outcomes.items() if _was_interrupted(outcome)]:
+            del self.outcomes[key]
+        self.uncounted = [outcome for outcome in self.uncounted if not _was_interrupted(outcome)]
 
     def to_the_end(self) -> None:
         """Submit and gather until there is nothing left to wait for."""
@@ -535,8 +554,6 @@ class _Run:
 
     def _abandon(self) -> None:
         """Let go of what nobody waits for any more."""
-        if not self.units:
-            return
         running = [unit for unit in self.units.values() if unit.future is None or not unit.future.cancel()]
         # Where another run uses the executor too, its work must not be stopped: ours ends with its leaf.
         if (
@@ -544,4 +561,8 @@ class _Run:
             and "stop_running" in capabilities_of(self.executor)
             and not in_use_elsewhere(self.executor)
         ):
-            self.executor.stop_running()  # type: ignore[attr-defined]
+            # In a thread, where no second Ctrl-C can stop it half-way.
+            stop = self.executor.stop_running  # type: ignore[attr-defined]
+            stopping = threading.Thread(target=stop, name="anyfold-stop")
+            stopping.start()
+            stopping.join()

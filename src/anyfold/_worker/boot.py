@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -9,7 +10,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ __all__ = [
     "capture_setup",
     "environment",
     "has_ended",
+    "interrupts_ignored",
     "prepare",
     "signal_at_parents_end",
     "warm_imports",
@@ -96,6 +98,22 @@ def prepare(setup: WorkerSetup) -> None:
     if setup.cwd is not None:
         os.chdir(setup.cwd)
     _separate_random_streams()
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Leave Ctrl-C to the caller for the length of a call, in a process that belongs to others as well."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield  # the handler is not ours to set, or it is in other hands than the interpreter's
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, before)
 
 
 def warm_imports() -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-from anyfold._worker.boot import watch_driver
+from anyfold._worker.boot import interrupts_ignored, watch_driver
 from anyfold.errors import UnreadableResultError, WorkerTraceback
 
 __all__ = ["Answer", "call", "call_watching", "dumps_call", "load_answer", "load_result"]
@@ -86,7 +86,8 @@ def call(payload: bytes | bytearray) -> bytes:
 def call_watching(payload: bytes, driver_pid: int) -> bytes:
     """Like `call`, in a process that anyfold did not start; it ends with its caller, on the same host."""
     watch_driver(driver_pid)
-    return call(payload)
+    with interrupts_ignored():
+        return call(payload)
 
 
 def load_answer(data: bytes | bytearray | memoryview) -> Answer:

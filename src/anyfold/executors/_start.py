@@ -38,6 +38,7 @@ from anyfold.errors import InvalidSettingError
 __all__ = [
     "START_METHODS",
     "default_start_method",
+    "interrupts_blocked",
     "standard_descriptors",
     "start_context",
     "starting",
@@ -107,10 +108,17 @@ def standard_descriptors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    # Inherited by the worker, which has no handler yet: Ctrl-C must not fill the terminal with the
-    # tracebacks of half-started interpreters. `prepare` lifts it.
-    resource_tracker.ensure_running()  # lifts it too, so it comes first
+def interrupts_blocked(tracker: Any = resource_tracker) -> Iterator[None]:
+    """Start workers that never see Ctrl-C, which is the caller's to handle: not even their first line does.
+
+    They inherit the block, and lift it where they ignore the signal.
+
+    Parameters
+    ----------
+    tracker : module
+        Of resources, of the library that starts the workers: its process lifts the block when it starts.
+    """
+    tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -177,7 +185,7 @@ class _ForkServerPopen(popen_forkserver.Popen):
 
 
 def _popen(popen: type[popen_fork.Popen], process_object: process.BaseProcess) -> popen_fork.Popen:
-    with starting(), _interrupts_blocked():
+    with starting(), interrupts_blocked():
         return popen(process_object)
 
 
@@ -246,7 +254,7 @@ class _ForkServer(forkserver.ForkServer):
         try:
             # The server asks for the default start method, which would settle what the user may yet choose.
             undecided = multiprocessing.get_start_method(allow_none=True) is None
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 self.ensure_running()
             if undecided:
                 multiprocessing.set_start_method(None, force=True)

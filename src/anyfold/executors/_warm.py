@@ -193,6 +193,13 @@ def _put_back(warm: _Warm) -> None:
 
 
 def _discard(executor: Executor) -> None:
+    # In a thread, where no second Ctrl-C can stop it half-way.
+    ending = threading.Thread(target=_end, args=(executor,), name="anyfold-end")
+    ending.start()
+    ending.join()
+
+
+def _end(executor: Executor) -> None:
     stopping: Any = executor
     if "stop_running" in capabilities_of(executor):
         with contextlib.suppress(Exception):

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from joblib import Parallel
 from joblib.externals.loky import reusable_executor
+from joblib.externals.loky.backend import resource_tracker
 from joblib.parallel import BatchedCalls, SequentialBackend, get_active_backend
 
 from anyfold._worker.call import Answer, call, call_watching, dumps_call, load_answer
@@ -30,6 +31,7 @@ from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors._futures import failed_future, run_inline, settle
 from anyfold.executors._lost import find_culprit, kill_all, worker_lost
 from anyfold.executors._options import check_max_workers
+from anyfold.executors._start import interrupts_blocked
 from anyfold.executors.base import Isolation
 
 __all__ = ["JoblibExecutor"]
@@ -99,8 +101,9 @@ class JoblibExecutor(Executor):
         # A copy: other calls of joblib under the same configuration set up, and end, the same object.
         self._parallel = Parallel(n_jobs=-1 if n_jobs is None else n_jobs, backend=copy.copy(backend))
         self._before = _reusable_pool()
-        self._parallel.__enter__()
-        self._ready()
+        with interrupts_blocked(resource_tracker):
+            self._parallel.__enter__()
+            self._ready()
         _open[self] = None
         backend = self._parallel._backend
         self.max_workers: int = self._parallel._effective_n_jobs()
@@ -157,7 +160,8 @@ class JoblibExecutor(Executor):
             backend = self._parallel._backend
             calls = BatchedCalls([(task.function, task.arguments, {})], backend.get_nested_backend())
             try:
-                backend.submit(calls, callback=partial(self._finish, backend, task))
+                with interrupts_blocked(resource_tracker):  # it may start workers
+                    backend.submit(calls, callback=partial(self._finish, backend, task))
                 _finish_before(type(backend).__qualname__)
             except BrokenExecutor as error:
                 with self._lock:  # no worker has seen this one
@@ -260,8 +264,9 @@ class JoblibExecutor(Executor):
             self._parallel._backend._pool = None
             self._before = None
             if self._pending or not self.closed:
-                self._parallel._initialize_backend()
-                self._ready()
+                with interrupts_blocked(resource_tracker):
+                    self._parallel._initialize_backend()
+                    self._ready()
         except Exception as error:
             with self._lock:
                 self._broken = error

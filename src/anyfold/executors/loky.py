@@ -6,10 +6,12 @@ import os
 from typing import Any
 
 import loky
+from loky.backend import resource_tracker
 
 from anyfold._worker.boot import capture_setup, prepare
 from anyfold.executors._healing import HealingPool
 from anyfold.executors._options import check_max_workers
+from anyfold.executors._start import interrupts_blocked
 
 __all__ = ["LokyExecutor"]
 
@@ -41,7 +43,7 @@ class LokyExecutor(HealingPool):
         self._setup = capture_setup(kill_with_parent_thread=False)
 
     def _build(self) -> Any:
-        return loky.ProcessPoolExecutor(
+        return _Pool(
             self.max_workers,
             timeout=None,
             context=loky.backend.get_context("loky"),  # the one that does not import the main module
@@ -49,3 +51,9 @@ class LokyExecutor(HealingPool):
             initargs=(self._setup,),
             env={name: value for name, value in _NO_RECYCLING.items() if name not in os.environ},
         )
+
+
+class _Pool(loky.ProcessPoolExecutor):  # type: ignore[misc]
+    def _adjust_process_count(self) -> None:
+        with interrupts_blocked(resource_tracker):
+            super()._adjust_process_count()
