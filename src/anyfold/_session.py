@@ -26,7 +26,7 @@ from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, inside_worker
 from anyfold._worker.shared_steps import forget_steps
-from anyfold.errors import AnyfoldWarning, UnsupportedFeatureError
+from anyfold.errors import AnyfoldWarning, UnknownBackendError, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
@@ -51,6 +51,7 @@ def open_workers(settings: Resolved) -> Iterator[Workers]:
     """Find the executor that the settings name; one of the user's stays open afterwards."""
     from anyfold.executors._warm import borrow
     from anyfold.executors.adapter import as_executor
+    from anyfold.executors.registry import find_backend
 
     temp_dir = None if settings.temp_dir is None else str(settings.temp_dir)
     backend = settings.backend
@@ -60,6 +61,12 @@ def open_workers(settings: Resolved) -> Iterator[Workers]:
         executor = as_executor(backend)
         yield _checked(Workers(executor, type(backend).__name__, _width(executor), temp_dir), settings)
         return
+    try:
+        find_backend(backend)
+    except UnknownBackendError as error:
+        if (source := settings.sources["backend"]) == "argument":
+            raise
+        raise UnknownBackendError(f"backend from {source}: {error}") from None
     with borrow(backend, settings.n_jobs, settings.backend_options, settings.start_method) as executor:
         yield _checked(Workers(executor, backend, _width(executor), temp_dir), settings)
 
