@@ -12,6 +12,12 @@ from tests.drivers import Driver
 collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: never collected
 
 
+def pytest_configure():
+    """Have Ctrl-C work as in a terminal: a shell starts what runs in the background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch):
     for variable in [name for name in os.environ if name.startswith("ANYFOLD_")]:
