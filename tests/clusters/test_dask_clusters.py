@@ -18,7 +18,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold
 
 import anyfold as af
-from anyfold.errors import InvalidSettingError
+from anyfold.errors import InvalidSettingError, WorkerLostError
 from anyfold.executors.dask import executor_of
 
 ROOT = str(Path(__file__).resolve().parents[2])
@@ -181,6 +181,38 @@ def test_a_worker_process_with_two_threads_runs_one_task_at_a_time(executor, tmp
     assert [future.result(PATIENCE) for future in alone] == [0] * 40
 
 
+def test_what_a_task_leaves_to_the_collector_does_not_delay_the_next_one(executor):
+    def no_collector():
+        import gc
+
+        from anyfold.executors import _dask_worker
+
+        gc.disable()
+        _dask_worker._FETCH_SECONDS = 10 * PATIENCE
+
+    def fails():
+        try:
+            raise ArithmeticError("as told")
+        except ArithmeticError as error:
+            kept = error  # refers to this frame, which refers to those of Dask with the answer
+            raise kept  # noqa: B904
+
+    def as_before():
+        import gc
+
+        from anyfold.executors import _dask_worker
+
+        gc.enable()
+        _dask_worker._FETCH_SECONDS = 5.0
+
+    executor._client.run(no_collector)
+    try:
+        for _ in range(6):
+            assert isinstance(executor.submit(fails).exception(PATIENCE), ArithmeticError)
+    finally:
+        executor._client.run(as_before)
+
+
 def test_results_kept_on_one_host_are_read_on_others_and_by_the_caller(executor):
     shared = executor.submit_shared(np.arange, 1000.0).result(PATIENCE)
     seen = [executor.submit(lambda handle: handle.get().sum(), shared) for _ in range(8)]
@@ -220,6 +252,14 @@ def test_the_executor_of_a_client_can_be_passed_as_it_is_where_workers_are_on_th
     ):
         result = af.run_cv(Means(), folds, backend=client.get_executor(pure=False))
     assert scores_of(result) == scores_of(af.run_cv(Means(), folds, backend="serial"))
+
+
+def test_a_worker_that_is_lost_is_replaced_however_long_that_takes(monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1ms")
+    with af.get_executor("dask", n_jobs=1) as executor:
+        error = executor.submit(os.kill, executor.submit(os.getpid).result(PATIENCE), signal.SIGKILL)
+        assert isinstance(error.exception(PATIENCE), WorkerLostError)
+        assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

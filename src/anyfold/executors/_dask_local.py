@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from multiprocessing import util
+from multiprocessing import forkserver, util
 from typing import Any
 
 from anyfold.errors import AnyfoldError
@@ -82,32 +82,45 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    method = _start_method()
     from distributed.core import Status
 
     setup = json.loads(sys.stdin.readline())
     sys.argv[:] = setup["argv"]
     folder = tempfile.mkdtemp(prefix="anyfold-dask-")
     try:
-        cluster = _start(setup["n_workers"], folder)
+        cluster = _start(setup["n_workers"], folder, method)
         print(cluster.scheduler_address, file=answer, flush=True)
         sys.stdin.read()
         for nanny in cluster.workers.values():
             nanny.status = Status.closing  # so that it starts no other worker
     finally:
         _end_workers()
+        _end_fork_server()
         util._exit_function()  # type: ignore[attr-defined]  # removes the semaphores of multiprocessing
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # nobody needs the farewells of scheduler and nannies
 
 
-def _start(n_workers: int, folder: str) -> Any:
+def _start_method() -> str:
+    """Return how workers are started: by a fork server, which imports while this process does, on Linux."""
+    if sys.platform != "linux":
+        return "spawn"
+    multiprocessing.set_forkserver_preload(["anyfold.executors._dask_preload"])
+    forkserver.ensure_running()
+    return "forkserver"
+
+
+def _start(n_workers: int, folder: str, method: str) -> Any:
     import dask
     from distributed import LocalCluster
 
     dask.config.set(
         {
             "distributed.scheduler.allowed-failures": 0,  # only anyfold runs a task again
-            "distributed.worker.multiprocessing-method": "spawn",
+            "distributed.worker.multiprocessing-method": method,
+            # Dask gives up on a worker that is not there so long after it was lost, also if it is lost again.
+            "distributed.deploy.lost-worker-timeout": "1000 days",
             "distributed.nanny.pre-spawn-environ": {},  # workers have the caller's environment
             "temporary-directory": folder,
         }
@@ -139,3 +152,10 @@ def _end_workers() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             processes.append(psutil.Process(worker.pid))
     psutil.wait_procs(processes, timeout=2)
+
+
+def _end_fork_server() -> None:
+    server: Any = forkserver
+    if (pid := server._forkserver._forkserver_pid) is not None:
+        os.kill(pid, signal.SIGKILL)  # it has nothing to put away, and would take its time
+        os.waitpid(pid, 0)

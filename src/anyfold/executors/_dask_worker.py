@@ -7,6 +7,7 @@ the caller releases it, or is gone, Dask lets the lease go and the copy goes wit
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import signal
@@ -66,6 +67,7 @@ class _Held:
         return bytes, (self._answer,)
 
 
+_COLLECT_SECONDS = 0.1
 _FETCH_SECONDS = 5.0  # that a caller has to fetch an answer before the next call begins
 
 _one_at_a_time = threading.Lock()
@@ -103,7 +105,9 @@ def _keep_result(answer: bytes) -> tuple[str, str, SharedFile[Any]]:
 def _alone(owner: str) -> Iterator[None]:
     with _one_at_a_time:
         # If this call ends the worker, Dask would run the one before again whose answer is still here.
-        _fetched.wait(_FETCH_SECONDS)
+        if not _fetched.wait(_COLLECT_SECONDS):
+            gc.collect()  # an exception that knows its own frame keeps the callers' frames, and the answer
+            _fetched.wait(_FETCH_SECONDS)
         _running.add(owner)
         try:
             yield
