@@ -14,7 +14,7 @@ import inspect
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from anyfold._engine.journal import Terms
 from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import Direct, share
 from anyfold._plan.content import content_keys
+from anyfold._plan.order import Order
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import Failure, FoldScores, Leaf, Outcome, TaskKey
@@ -246,11 +247,11 @@ class _Evaluation:
                     resumption = Resumption(journal, contents, terms)
                     outcomes.update(resumption.taken)
                 shape = layout(paths, len(self._data.splits), workers.n_workers)
-                left = [key for key in shape.ordered(self._keys) if key not in outcomes]
+                order = Order(self._keys, shape, outcomes, self._labels(), workers.n_workers)
                 run_work(
                     work,
-                    map(self._leaf, left),
-                    len(left),
+                    map(self._leaf, order),
+                    order.n_left,
                     workers=workers,
                     settings=settings,
                     root_seed=root,
@@ -260,6 +261,7 @@ class _Evaluation:
                     rank={key: position for position, key in enumerate(self._keys)},
                     layout=shape,
                 )
+                order.remember()
             finally:
                 shared.release()
         if self._raises:
@@ -269,6 +271,14 @@ class _Evaluation:
         return [
             self._told(call, outcomes.get(key)) for call, key in zip(self._calls, self._keys, strict=True)
         ]
+
+    def _labels(self) -> dict[tuple[str, int], Hashable]:
+        """Return what a later search would call each candidate too."""
+        kind, size = type(self._first.estimator), len(self._data.splits[0][0])
+        return {
+            (self._name, candidate): (kind, size, repr(given))
+            for candidate, given in self._parameters.items()
+        }
 
     def _leaf(self, key: TaskKey) -> Leaf:
         return Leaf(key, self._parameters[key.candidate])

@@ -21,6 +21,7 @@ from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share_once
 from anyfold._plan.content import content_keys
 from anyfold._plan.models import name_models, near
+from anyfold._plan.order import Order
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.routing import route_params
 from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
@@ -265,12 +266,13 @@ def run_cv(
             resumption = Resumption(journal, contents, terms)
             outcomes.update(resumption.taken)
         shape = layout(paths, folds.n_splits, workers.n_workers)
-        left = [key for key in shape.ordered(keys) if key not in outcomes]
+        labels = {(name, 0): (name, type(model), folds.n_samples) for name, model in named.items()}
+        order = Order(keys, shape, outcomes, labels, workers.n_workers)
         try:
             run_work(
                 work,
-                map(Leaf, left),
-                len(left),
+                map(Leaf, order),
+                order.n_left,
                 workers=workers,
                 settings=resolved,
                 root_seed=root,
@@ -289,6 +291,7 @@ def run_cv(
                 "result attribute of this exception; with journal= the next run goes on from there"
             )
             raise
+        order.remember()
     complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
     raise_or_warn(complete, outcomes.values(), error_score)
     return complete

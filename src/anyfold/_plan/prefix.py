@@ -137,19 +137,6 @@ class Layout:
                 return path[:length]
         return None
 
-    def ordered(self, keys: Iterable[TaskKey]) -> list[TaskKey]:
-        """Return keys fold by fold, and on each fold what begins alike together."""
-        first: dict[Hashable, int] = {}
-        for number, (place, path) in enumerate(self.paths.items()):
-            first.setdefault(path[:1] or place, number)
-
-        def position(key: TaskKey) -> tuple[Any, ...]:
-            place = (key.model, key.candidate)
-            path = self.paths.get(place, ())
-            return key.fold, first.get(path[:1] or place, len(first)), path
-
-        return sorted(keys, key=position)
-
 
 def layout(paths: Mapping[tuple[str, int], Path], n_folds: int, n_workers: int) -> Layout:
     """Cut trees so that there is enough for all workers, and no step is fitted twice.
