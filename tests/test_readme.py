@@ -38,6 +38,6 @@ def test_the_table_is_of_the_form_that_the_example_prints(capsys):
 
 def test_the_code_for_the_one_call_runs():
     namespace = {}
-    first, _ = blocks("python")
+    first, _, _ = blocks("python")
     exec(compile(first, "README.md", "exec"), namespace)
     assert list(namespace["result"]) == ["logit", "rf"]

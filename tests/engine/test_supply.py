@@ -1,6 +1,7 @@
 """Leaves are drawn as needed, in order, and those that were lost come first."""
 
 from anyfold._engine.supply import Supply
+from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, TaskKey
 
 
@@ -80,3 +81,58 @@ def test_draining_draws_everything_that_is_left():
     stock.put_back(stock.take(1))
     rest = list(stock.drain())
     assert names(rest) == ["a", "b", "c"]
+
+
+PATHS = {("a", 0): (0, 1), ("b", 0): (0, 1), ("c", 0): (0, 2), ("d", 0): (0, 2), ("e", 0): ()}
+
+
+class Given:
+    released = False
+
+    def release(self):
+        self.released = True
+
+
+def tree(branch_depth, stems, most_stems=1):
+    shape = Layout(PATHS, branch_depth, frozenset(stems))
+    return Supply(iter(leaves(*"abcde")), 5, {}, set(), rank, shape, most_stems)
+
+
+def test_a_branch_is_one_unit_however_small_units_are():
+    stock = tree(2, [])
+    taken = [names(unit) for unit in iter(lambda: stock.take(1), ())]
+    assert taken == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_what_grows_from_a_stem_waits_for_it_and_its_branches_stay_whole():
+    stock = tree(2, [(0,)])
+    assert stock.take(1) == ()
+    stem = stock.next_stem()
+    assert (stem.path, stem.example.key.model) == ((0,), "a")
+    assert stock.take(1) == ()  # one at a time
+    given = Given()
+    stock.fitted(stem, given)
+    assert [names(stock.take(1)) for _ in range(3)] == [["a", "b"], ["c", "d"], []]
+    for leaf in leaves(*"abcd"):
+        assert stock.stem_of(leaf) is stem
+        assert not given.released
+        stock.finished(leaf.key)
+    assert given.released
+    assert names(stock.take(1)) == ["e"]
+
+
+def test_leaves_right_behind_a_stem_are_spread():
+    stock = tree(3, [(0,), (0, 1), (0, 2)], most_stems=3)
+    stock.take(1)
+    stock.fitted(stock.next_stem(), Given())
+    first = stock.next_stem()
+    assert first.path == (0, 1)
+    stock.fitted(first, Given())
+    assert [names(stock.take(1)) for _ in range(2)] == [["a"], ["b"]]
+
+
+def test_a_stem_that_could_not_be_fitted_keeps_nobody_waiting():
+    stock = tree(2, [(0,)])
+    stock.take(1)
+    stock.fitted(stock.next_stem(), None)
+    assert names(stock.take(1)) == ["a", "b"]

@@ -175,14 +175,26 @@ class Supply:
         return stem
 
     def _from_stems(self, size: int) -> tuple[Leaf, ...]:
+        """Take whole branches that wait for a stem which is there, until there are about so many leaves."""
         for stem in self.stems.values():
             if stem.is_there and stem.waiting:
-                needs = self.needs(stem.waiting[0])
+                needs, branch = self.needs(stem.waiting[0]), None
                 leaves: list[Leaf] = []
-                while stem.waiting and len(leaves) < size and self.needs(stem.waiting[0]) == needs:
+                while stem.waiting:
+                    own = self._branch(stem.waiting[0], stem)
+                    is_full = len(leaves) >= size and (own is None or own != branch)
+                    if is_full or self.needs(stem.waiting[0]) != needs:
+                        break
                     leaves.append(stem.waiting.popleft())
+                    branch = own
                 return tuple(leaves)
         return ()
+
+    def _branch(self, leaf: Leaf, stem: Stem) -> Hashable:
+        """Return what is equal for leaves on this stem that one worker should run."""
+        assert self.layout is not None
+        branch = self.layout.branch(leaf.key)
+        return None if branch == (leaf.key.fold, stem.path) else branch
 
     # ---- fresh leaves ---------------------------------------------------------------------------
 

@@ -1,0 +1,13 @@
+"""What the page on searches says is so."""
+
+import re
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+
+
+def test_the_example_saves_what_the_page_says():
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    namespace = {}
+    exec(block, namespace)
+    assert f"n_shared_fits_  # {namespace['search'].n_shared_fits_} of the 60 fits" in block
