@@ -159,47 +159,76 @@ SCRIPT = """
             self.number = number
         def fit(self, X, y):
             time.sleep(0.03)  # the work
-            (Path(sys.argv[1]) / f"{self.number}-{X[0].sum():.1f}-{os.getpid()}-{time.time_ns()}").touch()
+            (FOLDER / f"{self.number}-{X[0].sum():.1f}-{os.getpid()}-{time.time_ns()}").touch()
             return self
         def score(self, X, y):
             return self.number + X.mean()
 
-    X, y = load_iris(return_X_y=True)
-    models = {f"m{i}": Slow(i) for i in range(12)}
-    result = af.run_cv(models, af.Folds(X, y, cv=4), backend=sys.argv[3], n_jobs=2, journal=sys.argv[2])
-    print(result.to_frame().drop(columns=["fit_time", "score_time"]).to_string())
+    def search(**settings):
+        X, y = load_iris(return_X_y=True)
+        models = {f"m{i}": Slow(i) for i in range(12)}
+        result = af.run_cv(models, af.Folds(X, y, cv=4), journal=f"{FOLDER}.sqlite", **settings)
+        return result.to_frame().drop(columns=["fit_time", "score_time"]).to_string()
+
+    # Each driver is a fork of this process, which has imported all it needs and has no threads.
+    for line in sys.stdin:
+        FOLDER, settings = eval(line)
+        FOLDER = Path(FOLDER)
+        if (driver := os.fork()) == 0:
+            sys.stdin.close()
+            Path(f"{FOLDER}.table").write_text(search(**settings))
+            sys.exit()
+        print(driver, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1]), flush=True)
 """
+N_TASKS, N_WORKERS = 48, 2
+KILLS = {"multiprocessing": 10, "processes": 10, "loky": 2, "dask": 1}
+"""How often the driver is killed; on the last two it costs more to start again."""
 
 
-@pytest.mark.parametrize("backend", ["multiprocessing"])
-def test_a_driver_killed_again_and_again_ends_with_the_same_table(backend, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    generator = random.Random(0)
+@pytest.fixture(scope="module")
+def drivers():
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.stdin.close()
 
-    def start(name):
+
+@pytest.mark.parametrize("backend", KILLS)
+def test_a_driver_killed_again_and_again_ends_with_the_same_table(backend, drivers, tmp_path):
+    settings = {"backend": backend, "n_jobs": N_WORKERS}
+    if backend in ("multiprocessing", "processes"):
+        settings["backend_options"] = {"start_method": "fork"}  # the quickest
+
+    def start(name, settings):
         (tmp_path / name).mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, script, tmp_path / name, tmp_path / f"{name}.sqlite", backend],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        print((str(tmp_path / name), settings), file=drivers.stdin, flush=True)
+        return int(drivers.stdout.readline())
 
-    def fits(name):
+    def n_fits(name):
         return len(list((tmp_path / name).iterdir()))
 
-    whole, _ = start("whole").communicate(timeout=60)
-    assert fits("whole") == 48
-    n_kills = 10
-    for _ in range(n_kills):
-        process = start("killed")
-        until = fits("killed") + generator.randint(1, 4)
+    def table(name):
+        assert int(drivers.stdout.readline()) == 0
+        return (tmp_path / f"{name}.table").read_text()
+
+    start("whole", {"backend": "serial"})
+    whole = table("whole")
+    assert n_fits("whole") == N_TASKS
+    generator = random.Random(0)
+    for _ in range(KILLS[backend]):
+        driver = start("killed", settings)
+        until = n_fits("killed") + generator.randint(1, 4)
         deadline = time.monotonic() + 60
-        while fits("killed") < until and process.poll() is None:
+        while n_fits("killed") < until:
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        process.kill()
-        process.communicate()
-    table, _ = start("killed").communicate(timeout=60)
-    assert table == whole
-    assert 48 <= fits("killed") <= 48 + n_kills * 2  # at most what ran at each kill
+        os.kill(driver, signal.SIGKILL)
+        assert int(drivers.stdout.readline()) == -signal.SIGKILL
+    start("killed", settings)
+    assert table("killed") == whole
+    assert N_TASKS <= n_fits("killed") <= N_TASKS + KILLS[backend] * N_WORKERS

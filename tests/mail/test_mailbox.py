@@ -225,3 +225,45 @@ def test_in_one_process_reports_are_delivered_by_a_call(inbox):
     assert [type(event) for event in all_of(inbox)] == [Started, Done]
     assert reporter.started(1, TaskKey("m", 0, 1)) is False
     assert isinstance(reporter_for(mailbox.address), SilentReporter)
+
+
+def test_a_worker_goes_on_when_its_work_is_on_record(mailbox, inbox):
+    mailbox.expect_records()
+    worker = reporting(
+        mailbox.address,
+        """
+        import time
+        reporter.started(7, key)
+        reporter.done(7, key, b"quick")
+        reporter.started(7, key)
+        time.sleep(0.02)  # the work
+        reporter.done(7, key, b"slow")
+        reporter.started(8, key)
+        """,
+    )
+    events = [inbox.get() for _ in range(5)]
+    assert [type(event) for event in events] == [Contact, Started, Done, Started, Done]
+    assert [event.waits for event in events[2::2]] == [False, True]
+    mailbox.drain()
+    assert inbox.empty()
+    mailbox.recorded([events[4].worker])
+    assert inbox.get().unit == 8
+    assert worker.wait() == 0
+
+
+def test_a_worker_that_waits_for_a_record_learns_of_the_end_of_its_caller(mailbox, inbox):
+    mailbox.expect_records()
+    worker = reporting(
+        mailbox.address,
+        """
+        import time
+        reporter.started(7, key)
+        time.sleep(0.02)  # the work
+        assert not reporter.done(7, key, b"slow")
+        assert not reporter.started(8, key)
+        """,
+    )
+    while not isinstance(inbox.get(), Done):
+        pass
+    mailbox.close()
+    assert worker.wait() == 0

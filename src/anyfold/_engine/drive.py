@@ -199,6 +199,8 @@ class _Run:
     temp_dir: str | None
     uncounted: list[Outcome] = field(default_factory=list)
     """Finished, and not yet recorded and told."""
+    waiting: list[int] = field(default_factory=list)
+    """Workers that go on when what they have sent is on record."""
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
@@ -224,6 +226,8 @@ class _Run:
             self.mailbox = LocalMailbox(self.inbox.put)
         if self.mailbox.address is None:
             self.supply.layout = None  # units have one leaf, wherever that runs
+        if self.record is not None and isinstance(self.mailbox, SocketMailbox):
+            self.mailbox.expect_records()
         try:
             yield
         finally:
@@ -365,7 +369,9 @@ class _Run:
                     unit.worker = worker
                     unit.running = next((leaf for leaf in unit.leaves if leaf.key == key), None)
                 self.observe(TaskStarted(key, self.attempts[key]))
-            case Done(_, number, key, data):
+            case Done(worker, number, key, data, waits):
+                if waits:
+                    self.waiting.append(worker)
                 if (unit := self.units.get(number)) is not None:
                     unit.running = None
                     unit.n_mailed += 1
@@ -496,6 +502,9 @@ class _Run:
         if counted and self.record is not None:
             self.record(counted)  # before they are forgotten here: it may be interrupted
         del self.uncounted[: len(counted)]
+        if self.waiting and isinstance(self.mailbox, SocketMailbox):
+            self.mailbox.recorded(self.waiting)
+            self.waiting.clear()
         for outcome in counted:
             self.observe(TaskFinished(outcome))
 

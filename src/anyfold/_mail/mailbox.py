@@ -24,13 +24,15 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from anyfold._mail.messages import (
     FRAME,
     HELLO_LIMIT,
+    RECEIPT,
     Closed,
     Contact,
     Done,
@@ -80,6 +82,7 @@ class SocketMailbox:
             channel.setblocking(False)
             self._selector.register(channel, selectors.EVENT_READ)
         self._n_accepted = 0
+        self._channels: dict[int, socket.socket] = {}
         self._lock = threading.Lock()
         self._waiting: list[threading.Event] = []
         self._closing = False
@@ -95,6 +98,16 @@ class SocketMailbox:
             self._waiting.append(done)
         self._wake()
         done.wait()
+
+    def expect_records(self) -> None:
+        """Tell workers to wait until their outcomes are on record; before any has the address."""
+        self.address = replace(self.address, records=True)
+
+    def recorded(self, workers: Iterable[int]) -> None:
+        """Let workers go on that have waited for this."""
+        for worker in workers:
+            with contextlib.suppress(KeyError, OSError):  # it is gone
+                self._channels[worker].send(RECEIPT.pack(1))
 
     def close(self) -> None:
         """Stop listening; leave no thread, descriptor or file."""
@@ -162,6 +175,7 @@ class SocketMailbox:
                 connection: Connection = key.data
                 if not connection.read(self._deliver):
                     self._selector.unregister(key.fileobj)
+                    self._channels.pop(connection.worker, None)
                     connection.channel.close()
         return bool(ready)
 
@@ -175,8 +189,11 @@ class SocketMailbox:
             return
         channel.setblocking(False)
         self._n_accepted += 1
-        connection = Connection(channel, self._n_accepted, self._token)
-        self._selector.register(channel, selectors.EVENT_READ, connection)
+        self._register(Connection(channel, self._n_accepted, self._token))
+
+    def _register(self, connection: Connection) -> None:
+        self._channels[connection.worker] = connection.channel
+        self._selector.register(connection.channel, selectors.EVENT_READ, connection)
 
 
 class Connection:
@@ -184,7 +201,7 @@ class Connection:
 
     def __init__(self, channel: socket.socket, worker: int, token: bytes) -> None:
         self.channel = channel
-        self._worker = worker
+        self.worker = worker
         self._token = token
         self._buffer = bytearray()
         self._known = False
@@ -214,7 +231,7 @@ class Connection:
             if self._buffer:
                 deliver(Stack(self._leaves_stack, self._buffer.decode(errors="replace")))
         elif self._known:
-            deliver(Closed(self._worker))
+            deliver(Closed(self.worker))
 
     def _deliver_frames(self, deliver: Deliver) -> bool:
         start = 0
@@ -236,7 +253,7 @@ class Connection:
                     if message[0] == "stack":
                         _, self._leaves_stack = message  # what follows is text
                     else:
-                        deliver(_report(self._worker, message))
+                        deliver(_report(self.worker, message))
                 start = body + length
         finally:
             view.release()
@@ -251,8 +268,8 @@ def _report(worker: int, message: tuple[Any, ...]) -> Report:
     match message:
         case ("started", unit, key):
             return Started(worker, unit, key)
-        case ("done", unit, key, outcome):
-            return Done(worker, unit, key, outcome)
+        case ("done", unit, key, outcome, waits):
+            return Done(worker, unit, key, outcome, waits)
         case ("contact", info):
             return Contact(worker, info)
     raise AssertionError(f"a worker reported {message!r}")

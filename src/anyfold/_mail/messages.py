@@ -38,7 +38,7 @@ __all__ = [
 
 FRAME = struct.Struct("!Q")
 RECEIPT = struct.Struct("!Q")
-"""How many outcomes of a worker on another host have been delivered by now."""
+"""How many outcomes of a worker have been delivered by now; 1 where the one it waits for is on record."""
 
 HELLO_LIMIT = 64
 """Bytes that are read of somebody who has not shown the token of the run."""
@@ -69,6 +69,8 @@ class Done:
     unit: int
     key: TaskKey
     outcome: bytes
+    waits: bool = False
+    """Whether the worker goes on only when this is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class SocketAddress:
     family: int
     name: str | bytes | tuple[str, int]
     token: bytes
+    records: bool = False
+    """Whether outcomes are recorded, so that a worker may wait until its last one is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ worker                                              caller
 connect, token                     ────────────>    nothing is read before the token was right
 started, done, started, done, …    ────────────>    delivered
 (end of the unit: waits)           <────────────    how many outcomes have been delivered
+
+Where outcomes are recorded the worker waits for each instead, until the engine says that it is.
 """
 
 from __future__ import annotations
 
-import selectors
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -50,8 +51,8 @@ class NetworkMailbox(SocketMailbox):
         channel.setblocking(False)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._n_accepted += 1
-        connection = _ReceiptedConnection(channel, self._n_accepted, self._token)
-        self._selector.register(channel, selectors.EVENT_READ, connection)
+        kind = Connection if self.address.records else _ReceiptedConnection
+        self._register(kind(channel, self._n_accepted, self._token))
 
 
 class SilentMailbox:

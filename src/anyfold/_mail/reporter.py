@@ -8,6 +8,7 @@ import pickle
 import socket
 import struct
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -34,6 +35,9 @@ __all__ = [
     "local_mailboxes",
     "reporter_for",
 ]
+
+WORTH_KEEPING = 0.01
+"""Seconds of work that shall not be lost: the time to record it is little against them."""
 
 CONNECT_SECONDS = 5.0
 """How long a worker tries to reach a mailbox on another host."""
@@ -90,10 +94,13 @@ class SocketReporter:
     """Sends frames over a stream socket.
 
     ``done`` is held back until the next ``started`` or ``flush``, which follow at once, so that a
-    leaf costs one system call.
+    leaf costs one system call. Where outcomes are recorded, ``done`` waits until this one is, unless it took
+    next to no time: the caller may be killed at any moment, and nothing is lost but what is running.
     """
 
     def __init__(self, address: SocketAddress) -> None:
+        self._records = address.records
+        self._began = 0.0
         self._socket = _connect(address)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -103,14 +110,18 @@ class SocketReporter:
 
     def started(self, unit: int, key: TaskKey) -> bool:
         self._send("started", unit, key)
+        self._began = time.monotonic()
         return self.alive
 
     def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
         with self._lock:
+            waits = self._records and self._is_worth_keeping()
             if self.alive:
-                self._held += _frame("done", unit, key, outcome)
-            if len(self._held) > 1 << 20:
+                self._held += _frame("done", unit, key, outcome, waits)
+            if waits or len(self._held) > 1 << 20:
                 self._flush()
+            if waits and self.alive and not self._receive(RECEIPT.size):
+                self._alive = False
             return self.alive
 
     def flush(self) -> None:
@@ -132,6 +143,21 @@ class SocketReporter:
                 self._held += _frame(*message)
                 self._flush()
 
+    def _is_worth_keeping(self) -> bool:
+        return time.monotonic() - self._began > WORTH_KEEPING
+
+    def _receive(self, n_bytes: int) -> bytes:
+        data = b""
+        while len(data) < n_bytes:
+            try:
+                more = self._socket.recv(n_bytes - len(data))
+            except OSError:
+                return b""
+            if not more:
+                return b""
+            data += more
+        return data
+
     def _flush(self) -> None:
         if not self._held or not self.alive:
             return
@@ -143,7 +169,10 @@ class SocketReporter:
 
 
 class NetworkReporter(SocketReporter):
-    """Sends frames to another host, and waits at the end of a unit until its outcomes have been delivered."""
+    """Sends frames to another host, and waits at the end of a unit until its outcomes have been delivered.
+
+    Where outcomes are recorded, it waits for each.
+    """
 
     def __init__(self, address: NetworkAddress) -> None:
         self._n_sent = 0
@@ -152,8 +181,11 @@ class NetworkReporter(SocketReporter):
 
     def done(self, unit: int, key: TaskKey, outcome: bytes) -> bool:
         sent = super().done(unit, key, outcome)
-        self._n_sent += sent
+        self._n_sent += sent and not self._records
         return sent
+
+    def _is_worth_keeping(self) -> bool:
+        return True
 
     def flush(self) -> None:
         """Wait for the receipts.
@@ -170,18 +202,6 @@ class NetworkReporter(SocketReporter):
                 self._alive = False
                 raise WorkerLostError("a worker has lost its connection to the caller")
             (self._n_delivered,) = RECEIPT.unpack(receipt)
-
-    def _receive(self, n_bytes: int) -> bytes:
-        data = b""
-        while len(data) < n_bytes:
-            try:
-                more = self._socket.recv(n_bytes - len(data))
-            except OSError:
-                return b""
-            if not more:
-                return b""
-            data += more
-        return data
 
 
 def _frame(*message: Any) -> bytes:
