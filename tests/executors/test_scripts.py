@@ -31,6 +31,7 @@ OPEN = """
 
 
 ROOT = str(Path(__file__).resolve().parents[2])
+ONE_OF_EACH = ["multiprocessing-forkserver", "processes-forkserver", "loky", "joblib-loky"]
 UNSHARED = [name for name in HEALING if not name.startswith("joblib")]
 
 
@@ -80,9 +81,9 @@ UNGUARDED = """
 @pytest.mark.parametrize(
     ("name", "ending"),
     [
-        *((name, ending) for name in PARALLEL for ending in ("pass", "raise ValueError('end')")),
-        *((name, "executor.shutdown()") for name in OWN_POOL),
-        *((name, "del executor") for name in PARALLEL),
+        *((name, "pass") for name in PARALLEL),
+        *((name, ending) for name in ONE_OF_EACH for ending in ("raise ValueError('end')", "del executor")),
+        (OWN_POOL[0], "executor.shutdown()"),
     ],
 )
 def test_a_script_without_a_main_guard_runs_once_and_leaves_nothing(name, ending, tmp_path):
@@ -128,8 +129,10 @@ def test_standard_input_may_be_closed(name, tmp_path):
     assert (code, out.split(), err) == (0, ["WorkerLostError", "1"], "")
 
 
-@pytest.mark.parametrize("name", UNSHARED)
-@pytest.mark.parametrize("how", ["-c", "stdin", "-m"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*((name, "-c") for name in UNSHARED), *((OWN_POOL[0], how) for how in ("stdin", "-m"))],
+)
 def test_the_main_module_need_not_be_a_file(name, how, tmp_path):
     program = "\n".join(
         [
@@ -218,8 +221,10 @@ def test_nor_does_a_worker_that_holds_the_interpreter_lock(name, tmp_path):
     wait_until(lambda: all_gone(pids), f"the end of {pids}")
 
 
-@pytest.mark.parametrize("name", UNSHARED)
-@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [*((name, "os.kill(os.getpid(), 9)") for name in UNSHARED), (OWN_POOL[0], "pass"), ("loky", "pass")],
+)
 def test_no_temporary_file_is_left_even_by_a_killed_driver(name, end, tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()

@@ -19,8 +19,6 @@ from tests.executors.executor_helpers import (
     make,
     note,
     read_pid,
-    wait_until,
-    workers_of,
 )
 
 from anyfold.errors import UnreadableResultError, WorkerTraceback
@@ -28,6 +26,7 @@ from anyfold.executors.base import CAPABILITIES, Executor, capabilities_of, isol
 
 THREADS = ["threads", "joblib-threading"]
 INLINE = ["serial", "joblib-sequential"]
+POOLS = [name for name in PROCESSES if not name.startswith("joblib")]
 
 
 def add(a, b=0):
@@ -39,7 +38,14 @@ class Unpicklable:
         raise TypeError("stays here")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.fixture(scope="module")
+def executor(name):
+    """One for all tests of a backend: none of them leaves it other than it was."""
+    with make(name) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_it_declares_what_it_is(executor, name):
     assert isinstance(executor, Executor)
     assert capabilities_of(executor) <= set(CAPABILITIES)
@@ -50,7 +56,7 @@ def test_it_declares_what_it_is(executor, name):
     assert ("healing" in capabilities_of(executor)) == (name in HEALING)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_a_task_gets_its_arguments_and_its_future_the_result(executor, name):
     future = executor.submit(add, 1, b=2)
     assert isinstance(future, Future)
@@ -58,7 +64,7 @@ def test_a_task_gets_its_arguments_and_its_future_the_result(executor, name):
     assert wait([future], PATIENCE).done == {future}
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_arguments_may_have_any_name(executor, name):
     assert executor.submit(dict, fn=1, self=2, payload=3).result(PATIENCE) == {
         "fn": 1,
@@ -67,7 +73,7 @@ def test_arguments_may_have_any_name(executor, name):
     }
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_lambdas_closures_and_local_classes_are_tasks(executor, name):
     class Local:
         def __init__(self, value):
@@ -79,7 +85,7 @@ def test_lambdas_closures_and_local_classes_are_tasks(executor, name):
     assert result.value == 11
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_the_original_exception_arrives(executor, name):
     def fail():
         raise ZeroDivisionError("by hand")
@@ -94,7 +100,7 @@ def test_the_original_exception_arrives(executor, name):
         assert error.__cause__ is None
 
 
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", PARALLEL, scope="module")
 @pytest.mark.parametrize("exception", [SystemExit(3), KeyboardInterrupt()])
 def test_system_exit_and_keyboard_interrupt_of_a_task_end_no_worker(executor, name, exception):
     def fail():
@@ -104,7 +110,7 @@ def test_system_exit_and_keyboard_interrupt_of_a_task_end_no_worker(executor, na
     assert executor.submit(add, 1).result(PATIENCE) == 1
 
 
-@pytest.mark.parametrize("name", INLINE)
+@pytest.mark.parametrize("name", INLINE, scope="module")
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
 def test_inline_they_are_the_callers_own(executor, name, exception):
     def fail():
@@ -114,7 +120,7 @@ def test_inline_they_are_the_callers_own(executor, name, exception):
         executor.submit(fail)
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", PROCESSES, scope="module")
 def test_what_cannot_be_pickled_fails_its_own_future_only(executor, name):
     assert isinstance(executor.submit(add, Unpicklable()).exception(PATIENCE), TypeError)
     error = executor.submit(Unpicklable).exception(PATIENCE)
@@ -122,7 +128,7 @@ def test_what_cannot_be_pickled_fails_its_own_future_only(executor, name):
     assert executor.submit(add, 1).result(PATIENCE) == 1
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize("name", PROCESSES, scope="module")
 def test_tasks_run_in_other_processes_with_the_callers_surroundings(executor, name, tmp_path):
     def look():
         return os.getpid(), Path.cwd(), sys.path, dict(os.environ), signal.getsignal(signal.SIGINT)
@@ -138,7 +144,7 @@ def test_tasks_run_in_other_processes_with_the_callers_surroundings(executor, na
         }
 
 
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", PARALLEL, scope="module")
 def test_a_waiting_task_can_be_cancelled_and_never_runs(executor, name, tmp_path):
     (tmp_path / "ran").mkdir()
     go = tmp_path / "go"
@@ -159,7 +165,7 @@ def test_a_waiting_task_can_be_cancelled_and_never_runs(executor, name, tmp_path
     assert count(tmp_path / "ran") == 19
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_a_callback_may_submit(executor, name):
     left = 50
     finished = threading.Event()
@@ -176,17 +182,19 @@ def test_a_callback_may_submit(executor, name):
     assert finished.wait(PATIENCE)
 
 
-@pytest.mark.parametrize("name", PARALLEL)
-def test_a_callback_that_raises_ends_nothing(executor, name, caplog):
+@pytest.mark.parametrize("name", PARALLEL, scope="module")
+def test_a_callback_that_raises_ends_nothing(executor, name, caplog, tmp_path):
     def disturb(future):
         raise SystemExit("from a callback")
 
     if name not in THREADS and not name.startswith("joblib"):
-        executor.submit(add, 1).add_done_callback(disturb)
+        future = executor.submit(hold, tmp_path / "started", tmp_path / "go")
+        future.add_done_callback(disturb)
+        (tmp_path / "go").touch()
     assert executor.submit(add, 2).result(PATIENCE) == 2
 
 
-@pytest.mark.parametrize("name", PARALLEL)
+@pytest.mark.parametrize("name", PARALLEL, scope="module")
 def test_many_threads_may_submit(executor, name):
     results = [None] * 8
 
@@ -201,73 +209,14 @@ def test_many_threads_may_submit(executor, name):
     assert results == [25 * i + 300 for i in range(8)]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL, scope="module")
 def test_each_task_runs_once(executor, name, tmp_path):
     futures = [executor.submit(note, tmp_path) for _ in range(200)]
     assert sum(1 for _ in as_completed(futures, PATIENCE)) == 200
     assert count(tmp_path) == 200
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_shutdown_waits_for_tasks_refuses_further_ones_and_may_be_repeated(name, tmp_path):
-    executor = make(name)
-    futures = [executor.submit(note, tmp_path) for _ in range(10)]
-    executor.shutdown()
-    assert all(future.done() and future.exception() is None for future in futures)
-    assert count(tmp_path) == 10
-    executor.shutdown()
-    executor.shutdown(wait=False, cancel_futures=True)
-    with pytest.raises(RuntimeError, match="shutdown"):
-        executor.submit(add, 1)
-    assert not workers_of()
-
-
-@pytest.mark.parametrize("name", PARALLEL)
-def test_shutdown_can_cancel_what_waits(name, tmp_path):
-    executor = make(name)
-    go = tmp_path / "go"
-    running = [executor.submit(hold, tmp_path / f"started{i}", go) for i in range(2)]
-    for i in range(2):
-        read_pid(tmp_path / f"started{i}")
-    waiting = [executor.submit(add, 1) for _ in range(20)]
-    executor.shutdown(wait=False, cancel_futures=True)
-    go.touch()
-    assert all(future.exception(PATIENCE) is None for future in running)
-    wait_until(lambda: all(future.done() for future in waiting))
-    cancelled = [future.cancelled() for future in waiting]
-    assert sum(cancelled) >= 15  # standard pools have a few tasks on their way already
-    executor.shutdown()
-
-
-@pytest.mark.parametrize("name", PARALLEL)
-def test_shutdown_without_waiting_lets_work_finish(name, tmp_path):
-    executor = make(name)
-    futures = [executor.submit(note, tmp_path) for _ in range(10)]
-    executor.shutdown(wait=False)
-    assert len(wait(futures, PATIENCE).done) == 10
-    assert count(tmp_path) == 10
-    wait_until(lambda: not workers_of(), "the workers' end")
-
-
-@pytest.mark.parametrize("name", PARALLEL)
-def test_shutdown_from_a_callback_does_not_wait_for_itself(name):
-    executor = make(name)
-    returned = threading.Event()
-
-    def close(future):
-        if name == "threads":  # the standard executor would join its own thread
-            executor.shutdown(wait=False)
-        else:
-            executor.shutdown(wait=True)
-        returned.set()
-
-    executor.submit(add, 1).add_done_callback(close)
-    assert returned.wait(PATIENCE)
-    executor.shutdown()
-    assert not workers_of()
-
-
-@pytest.mark.parametrize("name", [name for name in PROCESSES if not name.startswith("joblib")])
+@pytest.mark.parametrize("name", POOLS, scope="module")
 def test_a_large_task_and_a_large_result_arrive(executor, name):
     size = 200_000_000 if name.startswith("multiprocessing") else 20_000_000
     data = bytes(size)
@@ -275,24 +224,7 @@ def test_a_large_task_and_a_large_result_arrive(executor, name):
     assert len(executor.submit(bytes, size).result(PATIENCE)) == size
 
 
-@pytest.mark.parametrize("name", [name for name in PROCESSES if not name.startswith("joblib")])
-def test_many_runs_use_no_more_descriptors(name):
-    def run():
-        with make(name) as executor:
-            assert executor.submit(add, 1).result(PATIENCE) == 1
-
-    def descriptors():
-        return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-    run()
-    run()
-    before = descriptors()
-    for _ in range(5):
-        run()
-    wait_until(lambda: descriptors() <= before, f"descriptors: {before} before, now {descriptors()}")
-
-
-@pytest.mark.parametrize("name", [name for name in PROCESSES if not name.startswith("joblib")])
+@pytest.mark.parametrize("name", POOLS, scope="module")
 def test_a_fork_of_the_caller_cannot_use_or_break_the_executor(executor, name):
     assert executor.submit(add, 1).result(PATIENCE) == 1
     pid = os.fork()
