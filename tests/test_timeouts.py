@@ -1,5 +1,7 @@
 """A hung fit is stopped and recorded, and the rest goes on."""
 
+import faulthandler
+import signal
 import time
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
-from tests.backends import HEALING_BACKENDS
+from tests.backends import START_METHODS
 
 import anyfold as af
 from anyfold.errors import AnyfoldWarning, TaskTimeoutError, UnsupportedFeatureError
@@ -54,22 +56,49 @@ class Hangs(Quick):
 X_FIRST = X[30, 0]  # the first training row of fold 0 below is this one, and of no other fold
 
 
-@pytest.mark.parametrize("how", ["sleeping", "looping", "holding_the_lock"])
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
-def test_a_hung_fit_is_stopped_and_recorded_with_its_stack(backend, how, tmp_path):
-    folds = af.Folds(X, y, cv=[(range(30, 150), range(30)), (range(120), range(120, 150))])
-    models = {"quick": Quick(), "hangs": Hangs(how, str(tmp_path))}
-    with pytest.warns(FitFailedWarning, match="1 of 4 tasks failed"):
-        result = af.run_cv(models, folds, backend=backend, n_jobs=2, timeout=1.5)
-    (failure,) = result.failures
-    assert (failure.model, failure.fold, failure.type) == ("hangs", 1, "TaskTimeoutError")
-    assert "fold 1: ran longer than timeout=1.5 seconds" in failure.message
-    assert f"in {how}" in failure.traceback
-    assert isinstance(failure.exception(), TaskTimeoutError)
+FOLDS = af.Folds(X, y, cv=[(range(30, 150), range(30)), (range(120), range(120, 150))])
+
+
+def check_that_hung_fits_are_stopped(folder, hangs, **settings):
+    models = {"quick": Quick(), **{how: Hangs(how, str(folder)) for how in hangs}}
+    with pytest.warns(FitFailedWarning, match=f"{len(hangs)} of {2 * len(models)} tasks failed"):
+        result = af.run_cv(models, FOLDS, n_jobs=2, timeout=1.5, **settings)
+    assert [(f.model, f.fold, f.type) for f in result.failures] == [(h, 1, "TaskTimeoutError") for h in hangs]
+    for how, failure in zip(hangs, result.failures, strict=True):
+        assert "fold 1: ran longer than timeout=1.5 seconds" in failure.message
+        assert f"in {how}" in failure.traceback
+        assert isinstance(failure.exception(), TaskTimeoutError)
+        assert result[how]["test_score"][0] == 1.0
     assert result["quick"]["test_score"].tolist() == [1.0, 1.0]
-    assert result["hangs"]["test_score"][0] == 1.0
-    if backend == "multiprocessing":
-        assert len(list(tmp_path.iterdir())) == 2  # what hangs is not tried again
+
+
+@pytest.mark.parametrize("backend", ["processes", "loky"])
+def test_a_hung_fit_is_stopped_and_recorded_with_its_stack(backend, tmp_path):
+    check_that_hung_fits_are_stopped(tmp_path, ["holding_the_lock"], backend=backend)
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_however_it_hangs_and_its_worker_was_started(start_method, tmp_path):
+    # An alarm of the caller's own: in a fork the interpreter's watchdog waits for its thread for ever.
+    faulthandler.dump_traceback_later(600)
+    try:
+        hangs = ["sleeping", "looping", "holding_the_lock"] if start_method == "fork" else ["looping"]
+        check_that_hung_fits_are_stopped(tmp_path, hangs, backend_options={"start_method": start_method})
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert len(list(tmp_path.iterdir())) == 2 * len(hangs)  # what hangs is not tried again
+
+
+def test_a_task_that_sets_alarms_does_not_spare_the_next(tmp_path):
+    class SetsAlarms(Quick):
+        def fit(self, X, y):
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            signal.alarm(1000)
+            return self
+
+    models = {"alarms": SetsAlarms(), "hangs": Hangs("sleeping", str(tmp_path))}
+    with pytest.warns(FitFailedWarning, match=r"(?s)1 of 4 tasks failed.*TaskTimeoutError"):
+        af.run_cv(models, FOLDS, n_jobs=1, timeout=1, backend_options={"start_method": "fork"})
 
 
 def test_a_fit_that_is_quick_enough_is_left_alone():

@@ -22,6 +22,7 @@ import numpy as np
 import sklearn
 
 from anyfold._worker.boot import signal_at_parents_end
+from anyfold._worker.watchdog import reset_alarm
 from anyfold.executors.base import Isolation
 
 __all__ = ["Found", "tidied"]
@@ -103,10 +104,10 @@ class _Process:
             if resource.getrlimit(limit) != found:
                 with contextlib.suppress(ValueError, OSError):  # it was lowered for good
                     resource.setrlimit(limit, found)
-        if self._clear_timer:
-            signal.setitimer(signal.ITIMER_REAL, 0)
         if self._is_main and list(map(_signal.getsignal, _SIGNALS)) != self._handlers:
             self._put_back_handlers()
+        if self._clear_timer:
+            reset_alarm()
         if self._cwd is not None and _cwd() != self._cwd:
             with contextlib.suppress(OSError):
                 os.chdir(self._cwd)
