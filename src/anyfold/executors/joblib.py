@@ -307,6 +307,8 @@ class JoblibExecutor(Executor):
         if self._watch is not None:
             self._watch()
         pool = self._pool()
+        if isinstance(pool, multiprocessing.pool.Pool):
+            _end(pool)  # its own way waits for workers, and one was seen that outlived SIGTERM
         self._parallel.__exit__(None, None, None)
         # A reusable pool that was there before is somebody else's, and so is one that has other work.
         _open.pop(self, None)
@@ -340,7 +342,7 @@ def _processes(pool: Any) -> list[Any]:
 
 
 def _end(pool: Any) -> None:
-    """End a pool that has lost a worker, and leave no process of it behind."""
+    """End a pool that has nothing left to do, or has lost a worker; leave no process of it behind."""
     if not isinstance(pool, multiprocessing.pool.Pool):
         pool.terminate(kill_workers=True)
         return
