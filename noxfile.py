@@ -11,6 +11,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PLUGIN = "./tests/plugin_package"
 """A third party's backend, found by its entry point."""
+TWO_AT_A_TIME = ("-n", "2", "--dist", "loadscope")
+"""Tests wait a lot, for processes to start and to end; a class or module of them stays together."""
 
 
 def group(name: str) -> list[str]:
@@ -25,7 +27,7 @@ def lowest(requirements: list[str]) -> list[str]:
 def tests(session: nox.Session) -> None:
     """All tests and the examples in docstrings, on the newest versions."""
     session.install("--quiet", ".[all]", PLUGIN, *group("test"))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *TWO_AT_A_TIME, *session.posargs)
 
 
 @nox.session(name="lowest")
@@ -35,7 +37,7 @@ def on_lowest_versions(session: nox.Session) -> None:
     extras = stated["optional-dependencies"]
     pinned = lowest(stated["dependencies"] + extras["plot"] + extras["dask"] + extras["ray"])
     session.install("--quiet", ".[all]", PLUGIN, *pinned, *group("test"))
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *TWO_AT_A_TIME, *session.posargs)
 
 
 @nox.session

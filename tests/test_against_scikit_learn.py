@@ -85,7 +85,7 @@ def named_metrics(estimator, X, y):
         named_metrics,
         lambda estimator, X, y: 0.5,
     ],
-    ids=str,
+    ids=lambda scoring: getattr(scoring, "__name__", str(scoring)),
 )
 def test_every_form_of_scoring(scoring, backend):
     same_as_scikit_learn(

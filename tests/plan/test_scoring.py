@@ -28,7 +28,7 @@ def scorer(scoring, model=None):
         ({"a": "accuracy", "b": make_scorer(accuracy_score)}, ("a", "b")),
         (lambda estimator, X, y: {"x": 1.0}, None),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_every_form_that_scikit_learn_takes_is_a_scorer(scoring, names):
     assert metric_names(scorer(scoring)) == names
