@@ -11,13 +11,13 @@ Everything before and after is scikit-learn's own code. Calls of other functions
 from __future__ import annotations
 
 import inspect
-import sys
 import time
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,13 @@ from anyfold._plan.content import content_keys
 from anyfold._plan.order import Order
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.seeds import root_seed
-from anyfold._plan.task import Failure, FoldScores, Leaf, Outcome, TaskKey
+from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
+from anyfold._reply import MISSING, FitAndScore, Replies, exception_of
 from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
 from anyfold._worker.calls import Call, Calls
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
 from anyfold._worker.execute import inherited_seed
-from anyfold.errors import AnyfoldError, MemoryPressureWarning
+from anyfold.errors import MemoryPressureWarning
 from anyfold.executors.base import isolation_of
 from anyfold.settings import Resolved, resolve
 
@@ -71,16 +72,6 @@ def evaluated_with(settings: Mapping[str, Any], caller: str) -> Iterator[Saved]:
         yield saved
     finally:
         _how.reset(token)
-
-
-@dataclass(frozen=True, slots=True)
-class _FitAndScore:
-    """One call of scikit-learn's that fits and scores, by the names of its parameters."""
-
-    arguments: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        return self.arguments[name]
 
 
 class _Data:
@@ -127,34 +118,32 @@ class Parallel:
         if self._workers is None:
             with self:
                 return self(calls)
-        drawn = [(getattr(fn, "function", fn), args, kwargs) for fn, args, kwargs in calls]
-        if not drawn:
-            return []
-        fits = _fits(drawn)
-        if fits is not None:
-            return _Evaluation(fits, self._settings, self._workers, self._saved).run()
-        return _run_calls([Call(*call) for call in drawn], self._settings, self._workers)
+        results: list[Any] = []
+        drawn: Iterator[_Drawn] = ((getattr(fn, "function", fn), *rest) for fn, *rest in calls)
+        call = next(drawn, None)
+        while call is not None:
+            evaluation = _evaluation_of(call, self._settings, self._workers, self._saved)
+            if evaluation is None:
+                rest = [Call(*one) for one in (call, *drawn)]
+                return results + _run_calls(rest, self._settings, self._workers)
+            call = evaluation.take(drawn)
+            results += evaluation.run()
+        return results
 
 
-def _fits(drawn: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> list[_FitAndScore] | None:
-    """Return the calls as fits of one estimator on one data set; None where they are something else."""
-    if not all(_compat.is_fit_and_score(fn) for fn, _, _ in drawn):
+_Drawn = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+def _evaluation_of(drawn: _Drawn, settings: Resolved, workers: Workers, saved: Saved) -> _Evaluation | None:
+    """Return the evaluation that begins with a call; None where it does something else than fit and score."""
+    function, args, kwargs = drawn
+    if not _compat.is_fit_and_score(function):
         return None
-    signature = inspect.signature(drawn[0][0])
-    calls = []
-    for _, args, kwargs in drawn:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        calls.append(_FitAndScore(bound.arguments))
-    first = calls[0]
-    alike = ("X", "y", "scorer", "fit_params", "score_params", "return_train_score", "return_estimator")
-    if any(getattr(call, name) is not getattr(first, name) for call in calls for name in alike):
+    evaluation = _Evaluation(function, args, kwargs, settings, workers, saved)
+    call = evaluation.first
+    if getattr(call.arguments.get("caller"), "_skl_callbacks", None) or _has_callbacks(call.estimator):
         return None
-    if any(type(call.estimator) is not type(first.estimator) for call in calls):
-        return None
-    if getattr(first.arguments.get("caller"), "_skl_callbacks", None) or _has_callbacks(first.estimator):
-        return None
-    return calls
+    return evaluation
 
 
 def _has_callbacks(estimator: Any) -> bool:
@@ -162,12 +151,28 @@ def _has_callbacks(estimator: Any) -> bool:
     return any(getattr(part, "_skl_callbacks", None) for part in parts)
 
 
-class _Evaluation:
-    """All candidates of one estimator on all folds."""
+ALIKE = ("X", "y", "scorer", "fit_params", "score_params", "return_train_score", "return_estimator")
+"""Parameters of scikit-learn's function that are the same object in all calls of an evaluation."""
 
-    def __init__(self, calls: list[_FitAndScore], settings: Resolved, workers: Workers, saved: Saved) -> None:
-        self._calls = calls
-        self._first = first = calls[0]
+
+class _Evaluation:
+    """All candidates of one estimator on all folds.
+
+    Scikit-learn clones the estimator for each call. Of the calls is kept what is different among them.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        settings: Resolved,
+        workers: Workers,
+        saved: Saved,
+    ) -> None:
+        self._function = function
+        self._bind = inspect.signature(function).bind
+        self.first = first = self._bound(args, kwargs)
         self._settings = settings
         self._workers = workers
         self._saved = saved
@@ -175,32 +180,55 @@ class _Evaluation:
         self._raises = isinstance(first.error_score, str)
         self._data = _Data(first.X, first.y)
         self._parameters: dict[int, Mapping[str, Any] | None] = {}
-        self._keys = self._identified()
+        self._keys: list[TaskKey] = []
+        self._used: set[TaskKey] = set()
+        self._folds: dict[tuple[int, int], int] = {}
+        self._indices: list[tuple[Any, Any]] = []
+        self._candidates: dict[int, int] = {}
+        self._progress: list[tuple[Any, Any]] = []
+        self._add(first)
 
-    def _identified(self) -> list[TaskKey]:
-        """Return the key of each call; candidates and folds are numbered as they come."""
-        keys: list[TaskKey] = []
-        used: set[TaskKey] = set()
-        folds: dict[tuple[int, int], int] = {}
-        candidates: dict[int, int] = {}
-        for call in self._calls:
-            fold = folds.setdefault((id(call.train), id(call.test)), len(folds))
-            if fold == len(self._data.splits):
-                self._data.splits.append((np.asarray(call.train), np.asarray(call.test)))
-            given = call.parameters
-            candidate = 0 if given is None else candidates.setdefault(id(given), len(candidates) + 1)
+    def take(self, drawn: Iterator[_Drawn]) -> _Drawn | None:
+        """Take all calls that belong to this evaluation; return the first one that does not."""
+        for call in drawn:
+            function, args, kwargs = call
+            if function is not self._function:
+                return call
+            bound = self._bound(args, kwargs)
+            first = self.first
+            if any(getattr(bound, name) is not getattr(first, name) for name in ALIKE):
+                return call
+            if type(bound.estimator) is not type(first.estimator):
+                return call
+            self._add(bound)
+        return None
+
+    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FitAndScore:
+        bound = self._bind(*args, **kwargs)
+        bound.apply_defaults()
+        return FitAndScore(bound.arguments)
+
+    def _add(self, call: FitAndScore) -> None:
+        """Give a call its key; candidates and folds are numbered as they come."""
+        fold = self._folds.setdefault((id(call.train), id(call.test)), len(self._folds))
+        if fold == len(self._data.splits):
+            self._indices.append((call.train, call.test))
+            self._data.splits.append((np.asarray(call.train), np.asarray(call.test)))
+        given = call.parameters
+        candidate = 0 if given is None else self._candidates.setdefault(id(given), len(self._candidates) + 1)
+        key = TaskKey(self._name, candidate, fold)
+        while key in self._used:  # the same once more
+            candidate = max(len(self._candidates), *self._parameters) + 1
             key = TaskKey(self._name, candidate, fold)
-            while key in used:  # the same once more
-                candidate = max(len(candidates), *self._parameters) + 1
-                key = TaskKey(self._name, candidate, fold)
-            self._parameters[candidate] = given
-            used.add(key)
-            keys.append(key)
-        return keys
+        self._parameters[candidate] = given
+        self._used.add(key)
+        self._keys.append(key)
+        if call.verbose > 1:
+            self._progress.append((call.split_progress, call.candidate_progress))
 
     def run(self) -> list[dict[str, Any]]:
         """Return what scikit-learn's function would have returned for each call."""
-        first, settings, workers = self._first, self._settings, self._workers
+        first, settings, workers = self.first, self._settings, self._workers
         self._check_parameters()
         given = settings.random_state if settings.random_state is not None else inherited_seed()
         sizes = [(len(train), len(test)) for train, test in self._data.splits]
@@ -267,14 +295,23 @@ class _Evaluation:
         if self._raises:
             done = filter(None, map(outcomes.get, self._keys))
             if (failure := next((o.failure for o in done if o.failure), None)) is not None:
-                raise _exception_of(failure)
-        return [
-            self._told(call, outcomes.get(key)) for call, key in zip(self._calls, self._keys, strict=True)
-        ]
+                raise exception_of(failure)
+        return list(self._replies(outcomes))
+
+    def _replies(self, outcomes: Mapping[TaskKey, Outcome]) -> Iterator[dict[str, Any]]:
+        replies = Replies(self.first)
+        for key, progress in zip_longest(self._keys, self._progress, fillvalue=(None, None)):
+            assert isinstance(key, TaskKey)
+            outcome = outcomes.get(key)
+            if outcome is not None and isinstance(outcome.value, FoldScores):
+                self._saved.n_fits += outcome.value.n_shared
+                self._saved.seconds += outcome.value.saved_time
+            n_test = len(self._data.splits[key.fold][1])
+            yield replies.to(self._parameters[key.candidate], n_test, outcome, progress)
 
     def _labels(self) -> dict[tuple[str, int], Hashable]:
         """Return what a later search would call each candidate too."""
-        kind, size = type(self._first.estimator), len(self._data.splits[0][0])
+        kind, size = type(self.first.estimator), len(self._data.splits[0][0])
         return {
             (self._name, candidate): (kind, size, repr(given))
             for candidate, given in self._parameters.items()
@@ -291,107 +328,20 @@ class _Evaluation:
         for given in self._parameters.values():
             if given and tuple(given) not in checked:
                 checked.add(tuple(given))
-                clone(self._first.estimator).set_params(**clone(dict(given), safe=False))
+                clone(self.first.estimator).set_params(**clone(dict(given), safe=False))
 
     def _paths(self) -> dict[tuple[str, int], Path]:
         steps = Steps()
-        estimator, last = self._first.estimator, None
+        estimator, last = self.first.estimator, None
         if hasattr(estimator, "steps") and estimator.steps:
             last = f"{estimator.steps[-1][0]}__"
-        to_steps = [
-            name for name in self._first.fit_params or {} if last is None or not name.startswith(last)
-        ]
+        to_steps = [name for name in self.first.fit_params or {} if last is None or not name.startswith(last)]
         if to_steps or len(self._parameters) < 2:
             return {}
         return {
             (self._name, candidate): steps.path(estimator, given)
             for candidate, given in self._parameters.items()
         }
-
-    def _told(self, call: _FitAndScore, outcome: Outcome | None) -> dict[str, Any]:
-        """Return the dictionary of one call, and say what scikit-learn would have said."""
-        scores = None if outcome is None else outcome.value
-        failure = _MISSING if outcome is None else outcome.failure
-        told: dict[str, Any] = {"fit_error": None}
-        if not isinstance(scores, FoldScores):
-            assert failure is not None
-            if failure.stage == "score":
-                raise _exception_of(failure)
-            told["fit_error"] = failure.traceback
-            scores = FoldScores(self._failed(), self._failed(), 0.0, 0.0)
-        elif failure is not None:
-            warnings.warn(
-                "Scoring failed. The score on this train-test partition for these parameters will be set to "
-                f"{call.error_score}. Details: \n{failure.traceback}",
-                UserWarning,
-                stacklevel=2,
-            )
-        self._saved.n_fits += scores.n_shared
-        self._saved.seconds += scores.saved_time
-        told["test_scores"] = _single(scores.test, call.scorer)
-        if call.return_train_score:
-            told["train_scores"] = _single(scores.train or {}, call.scorer)
-        if call.return_n_test_samples:
-            told["n_test_samples"] = len(call.test)
-        if call.return_times:
-            told |= {"fit_time": scores.fit_time, "score_time": scores.score_time}
-        if call.return_parameters:
-            told["parameters"] = call.parameters
-        if call.return_estimator and outcome is not None and outcome.payload is not None:
-            told["estimator"] = loads(outcome.payload)["estimator"]
-        elif call.return_estimator:
-            told["estimator"] = call.estimator
-        if call.verbose > 1:
-            sys.stdout.write(f"{_progress(call, told)}\n")
-        return told
-
-    def _failed(self) -> dict[str, float]:
-        names = _compat.scorers_of(self._first.scorer)
-        return dict.fromkeys(names, self._first.error_score)
-
-
-_MISSING = Failure("worker", "TimeoutError", "", "the run ended before this candidate was evaluated\n")
-
-
-def _exception_of(failure: Failure) -> BaseException:
-    if failure.exception is None:
-        return AnyfoldError(f"{failure.type_name}: {failure.message}\n{failure.traceback}")
-    error: BaseException = loads(failure.exception)
-    return error
-
-
-def _single(scores: Mapping[str, float], scorer: Any) -> Any:
-    """Return a number where there is one metric without a name, as scikit-learn has it."""
-    if not _compat.is_multimetric(scorer) and list(scores) == ["score"]:
-        return scores["score"]
-    return dict(scores)
-
-
-def _progress(call: _FitAndScore, told: Mapping[str, Any]) -> str:
-    """Return the line that scikit-learn prints for one call at this verbosity."""
-    where = ""
-    if call.verbose > 2 and call.split_progress is not None:
-        where = f" {call.split_progress[0] + 1}/{call.split_progress[1]}"
-    if call.verbose > 9 and call.candidate_progress:
-        where += f"; {call.candidate_progress[0] + 1}/{call.candidate_progress[1]}"
-    given = call.parameters or {}
-    what = ", ".join(f"{name}={given[name]}" for name in sorted(given))
-    if what:
-        what += ";"
-    if call.verbose > 2:
-        test, train = told["test_scores"], told.get("train_scores")
-        if isinstance(test, dict):
-            for name in sorted(test):
-                also = "" if train is None else f"train={train[name]:.3f}, "
-                what += f" {name}: ({also}test={test[name]:.3f})"
-        elif train is None:
-            what += f", score={test:.3f}"
-        else:
-            what += f", score=(train={train:.3f}, test={test:.3f})"
-    seconds = told.get("fit_time", 0.0) + told.get("score_time", 0.0)
-    what += f" total time={_compat.short_format_time(seconds)}"
-    begin = f"[CV{where}] END "
-    return begin + "." * (80 - len(begin) - len(what)) + what
 
 
 def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[Any]:
@@ -420,7 +370,7 @@ def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[
         shared.release()
     for key in keys:
         outcome = outcomes.get(key)
-        failure = _MISSING if outcome is None else outcome.failure
+        failure = MISSING if outcome is None else outcome.failure
         if failure is not None:
-            raise _exception_of(failure)
+            raise exception_of(failure)
     return [loads(payload)["value"] for key in keys if (payload := outcomes[key].payload) is not None]
