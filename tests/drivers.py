@@ -1,5 +1,7 @@
 """Programs that use anyfold, in a session of their own, and a look from outside at what they leave."""
 
+import contextlib
+import ipaddress
 import os
 import re
 import signal
@@ -8,6 +10,8 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+
+import psutil
 
 PATIENCE = 60
 """Seconds after which something that is waited for will never happen."""
@@ -100,6 +104,11 @@ class Driver:
         """Return the processes of the session that Ctrl-C does something to."""
         return [pid for pid in _session(self.pid) if not _is_deaf_to(signal.SIGINT, pid)]
 
+    def open_to_others(self):
+        """Return what other users or other hosts could reach of what runs and lies about."""
+        reachable = listening_to_other_hosts({*self.workers(), *_session(self.pid)})
+        return [*reachable, *(path for path in self.temp.iterdir() if path.stat().st_mode & 0o077)]
+
     def check_that_nothing_is_left(self):
         assert [path.name for path in self.marks.glob("ran-*")] == [f"ran-{self.pid}"]
         eventually(lambda: not self.left(), lambda: f"left are {self.left()}")
@@ -120,6 +129,19 @@ class Driver:
         for pid in _session(self.pid):
             os.kill(pid, 9)
         self.process.communicate()
+
+
+def listening_to_other_hosts(pids):
+    """Return the addresses on which processes take connections from elsewhere."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == "LISTEN"]
+    return [address for address in found if not _is_loopback(address.ip)]
+
+
+def _is_loopback(ip):
+    return ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback
 
 
 def alive(pid):

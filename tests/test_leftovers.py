@@ -38,9 +38,10 @@ KILLED = """
 
 
 @pytest.mark.parametrize("backend", PROCESS_BACKENDS)
-def test_nothing_is_left_when_the_driver_is_killed(backend, start_driver):
+def test_nothing_is_open_to_others_and_nothing_is_left_when_the_driver_is_killed(backend, start_driver):
     driver = start_driver(backend, KILLED)
     driver.wait_for("hangs-*", 2)
+    assert not driver.open_to_others()
     driver.process.kill()
     assert driver.end()[0] == -9
 

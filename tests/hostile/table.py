@@ -17,7 +17,7 @@ import numpy as np
 
 from anyfold.testing.probes import Probe, UnpicklableError, UnpicklableObject
 
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 """Seconds that a task may take which never ends."""
 
 
