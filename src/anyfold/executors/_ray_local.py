@@ -1,0 +1,162 @@
+"""A quiet Ray instance on this machine that ends with its caller.
+
+It listens on the loopback interface only, takes a token of its own, has no dashboard, prints nothing, and
+keeps what it writes in a folder that goes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from anyfold._data.memory import available_memory
+
+__all__ = ["LocalRay", "read_token_again"]
+
+_MARK = "_ANYFOLD_RAY"
+_SMALLEST_STORE = 100_000_000  # bytes; Ray refuses less than 75 MB
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+class LocalRay:
+    """A local instance, to which this process is connected.
+
+    Parameters
+    ----------
+    max_workers : int or None
+        How many tasks shall be able to run at once.
+    """
+
+    def __init__(self, max_workers: int | None) -> None:
+        self._folder = _Folder()
+        try:
+            with _changed_variables({_MARK: self._folder.path, **_own_token()}), _on_loopback():
+                read_token_again()
+                ray.init(
+                    "local",
+                    num_cpus=max(max_workers or 1, _n_cores()),  # executors that come later use it too
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    configure_logging=False,
+                    object_store_memory=_store_size(),
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=self._folder.path,
+                )
+            _stop_printing()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the instance and remove its folder."""
+        ray.shutdown()
+        read_token_again()
+        self._folder.remove()
+
+
+class _Folder:
+    """Where a local instance keeps sockets and logs; a process removes it that outlives this one."""
+
+    def __init__(self) -> None:
+        # The names of sockets have 107 bytes, of which Ray needs 70.
+        base = tempfile.gettempdir()
+        self.path = tempfile.mkdtemp(prefix="anyfold-ray-", dir=base if len(base) <= 16 else "/tmp")
+        # Some of Ray's processes outlive a caller that was killed by a minute; they know it by this mark.
+        remove = (
+            f'cat; sleep 2; for e in $(grep -lzs "^{_MARK}=$1\\$" /proc/[0-9]*/environ); do '
+            'p=${e#/proc/}; kill -9 "${p%/environ}"; done; sleep 1; rm -rf "$1"'
+        )
+        self._remover = subprocess.Popen(
+            ["sh", "-c", remove, "sh", self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        assert self._remover.stdin is not None
+        self._remover.kill()
+        self._remover.wait()
+        self._remover.stdin.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _changed_variables(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _own_token() -> dict[str, str]:
+    """Return variables that spare Ray from writing a token into the user's home.
+
+    Clusters that the user starts afterwards would take that one, and refuse nodes that have it not.
+    """
+    if any(os.environ.get(name) for name in _AUTH):
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def read_token_again() -> None:
+    """Have Ray take its mode and token from the environment as it is now; it keeps what it has read."""
+    with contextlib.suppress(ImportError, AttributeError):  # Ray before 2.52
+        native: Any = importlib.import_module("ray._raylet")
+        native.AuthenticationTokenLoader.instance().reset_cache()
+        native.Config.initialize("")
+
+
+def _store_size() -> int:
+    size = int(min(0.3 * available_memory(), 0.8 * _free_shared_memory()))
+    return max(_SMALLEST_STORE, size)
+
+
+def _free_shared_memory() -> int:
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return available_memory()
+
+
+def _stop_printing() -> None:
+    """End the thread in which Ray prints what ends a worker; anyfold tells it where it belongs."""
+    worker: Any = ray._private.worker.global_worker
+    with contextlib.suppress(AttributeError):
+        worker.threads_stopped.set()
+        worker.gcs_error_subscriber.close()
+        worker.listener_thread.join(5)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep Ray from taking the loopback interface for a mistake and listening on all others too."""
+    constants = ray._private.ray_constants
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False  # what Ray does by itself on Windows and macOS
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
