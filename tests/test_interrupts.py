@@ -8,6 +8,7 @@ import pytest
 from tests.backends import PROCESS_BACKENDS
 
 SCRIPT = """
+    import signal
     from anyfold.events import RunFinished
 
     class Interrupted(Quick):
@@ -29,6 +30,7 @@ SCRIPT = """
             (MARKS / f"back-{mark}").touch()
             return interrupt.result
 
+    signal.siginterrupt(signal.SIGINT, False)  # as polars leaves it
     result = interrupted("once", journal="journal.sqlite")
     assert result.interrupted
     assert result["a"]["test_score"].tolist() == result["b"]["test_score"].tolist() == [0.5, 0.5], result

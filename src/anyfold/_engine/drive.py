@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 import threading
 import time
 from collections import Counter, deque
@@ -145,6 +146,9 @@ def drive(
         temp_dir=temp_dir,
     )
     observe(RunStarted(n_leaves, n_workers))
+    if hasattr(signal, "siginterrupt"):
+        # Libraries with a handler of their own (polars) leave it so that Ctrl-C ends no wait for a lock.
+        signal.siginterrupt(signal.SIGINT, True)
     try:
         with in_use(executor), run.listening(), _in_caller(job):
             run.to_the_end()
