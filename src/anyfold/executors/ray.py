@@ -110,14 +110,14 @@ class RayExecutor(WindowedExecutor):
         Raises
         ------
         InvalidSettingError
-            If the cluster does not have them.
+            If no node of the cluster has them.
         """
-        there = cluster_resources()
-        for name, amount in resources.items():
-            if amount > there.get(name.upper() if name in _NAMES else name, 0):
-                raise InvalidSettingError(
-                    f"resources {dict(resources)!r}: the Ray cluster has less {name!r}, namely {there!r}"
-                )
+        offers = [node["Resources"] for node in nodes()]
+        wanted = {name.upper() if name in _NAMES else name: n for name, n in resources.items() if n}
+        if not any(all(offer.get(name, 0) >= n for name, n in wanted.items()) for offer in offers):
+            raise InvalidSettingError(
+                f"resources {dict(resources)!r}: no node of the Ray cluster has them, they have {offers!r}"
+            )
         options: dict[str, Any] = {_NAMES[n]: amount for n, amount in resources.items() if n in _NAMES}
         if custom := {name: amount for name, amount in resources.items() if name not in _NAMES}:
             options["resources"] = custom
