@@ -39,34 +39,22 @@ def note_and_wait(folder, go):
     wait_until(Path(go).exists, go)
 
 
+ENDINGS = [("exit", 3, "status 3"), ("kill", -9, "SIGKILL.*memory"), ("abort", -6, "SIGABRT")]
+
+
 @pytest.mark.parametrize("name", HEALING)
-@pytest.mark.parametrize(
-    ("how", "exitcode", "told"),
-    [("exit", 3, "status 3"), ("kill", -9, "SIGKILL.*memory"), ("abort", -6, "SIGABRT")],
-)
-def test_the_error_names_the_worker_and_how_it_ended(executor, name, how, exitcode, told):
+def test_it_heals_again_and_again_and_the_error_names_the_worker_and_how_it_ended(executor, name):
     assert executor.submit(abs, -1).result(PATIENCE) == 1
-    with pytest.raises(WorkerLostError, match=told) as caught:
-        executor.submit(end, how).result(PATIENCE)
-    assert caught.value.exitcode == exitcode
-    assert isinstance(caught.value.pid, int)
-    assert not alive(caught.value.pid)
-    assert caught.value.incident is not None
-    assert executor.submit(abs, -2).result(PATIENCE) == 2
-
-
-@pytest.mark.parametrize("name", HEALING)
-def test_losses_of_one_event_share_an_incident_and_two_events_do_not(executor, name):
-    first = executor.submit(end, "exit").exception(PATIENCE)
-    second = executor.submit(end, "exit").exception(PATIENCE)
-    assert first.incident != second.incident
-
-
-@pytest.mark.parametrize("name", HEALING)
-def test_it_heals_again_and_again(executor, name):
-    for i in range(4):
-        assert isinstance(executor.submit(end, "exit").exception(PATIENCE), WorkerLostError)
-        assert executor.submit(abs, -i).result(PATIENCE) == i
+    incidents = set()
+    for how, exitcode, told in ENDINGS:
+        with pytest.raises(WorkerLostError, match=told) as caught:
+            executor.submit(end, how).result(PATIENCE)
+        assert caught.value.exitcode == exitcode
+        assert isinstance(caught.value.pid, int)
+        assert not alive(caught.value.pid)
+        incidents.add(caught.value.incident)
+        assert executor.submit(abs, -2).result(PATIENCE) == 2
+    assert len(incidents - {None}) == len(ENDINGS)
 
 
 @pytest.mark.parametrize("name", HEALING)

@@ -33,6 +33,8 @@ OPEN = """
 ROOT = str(Path(__file__).resolve().parents[2])
 ONE_OF_EACH = ["multiprocessing-forkserver", "processes-forkserver", "loky", "joblib-loky"]
 UNSHARED = [name for name in HEALING if not name.startswith("joblib")]
+WATCHED_AS_A_WHOLE = ("multiprocessing-forkserver", "processes-forkserver", "loky", "joblib-loky")
+"""The same is done to them by tests/test_leftovers.py and tests/test_interrupts.py."""
 
 
 def source(body):
@@ -163,7 +165,7 @@ def test_the_main_module_need_not_be_a_file(name, how, tmp_path):
     assert (tmp_path / "ran").read_text() == "x"
 
 
-@pytest.mark.parametrize("name", HEALING)
+@pytest.mark.parametrize("name", [name for name in HEALING if name not in WATCHED_AS_A_WHOLE])
 def test_workers_do_not_outlive_a_killed_driver(name, tmp_path):
     body = """
     from tests.executors.executor_helpers import hold
@@ -237,9 +239,7 @@ def test_no_temporary_file_is_left_even_by_a_killed_driver(name, end, tmp_path):
     wait_until(lambda: not list(folder.iterdir()), f"{folder} to be empty")
 
 
-@pytest.mark.parametrize(
-    "name", ["multiprocessing-forkserver", "multiprocessing-spawn", "processes-spawn", "loky"]
-)
+@pytest.mark.parametrize("name", ["multiprocessing-spawn", "processes-spawn"])
 def test_an_interrupt_reaches_the_driver_and_not_the_workers(name, tmp_path):
     body = """
     from tests.executors.executor_helpers import hold
