@@ -9,7 +9,6 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
-from tests.backends import HEALING_BACKENDS
 
 import anyfold as af
 from anyfold.errors import WorkerLostError
@@ -62,37 +61,23 @@ def fits(folder, name):
     return len(list(folder.glob(f"{name}-*")))
 
 
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
-def test_a_task_whose_worker_died_is_run_again_and_nothing_else_is_lost(backend, tmp_path):
+@pytest.mark.parametrize("backend", ["multiprocessing", "processes"])
+def test_a_task_whose_worker_died_is_run_again_and_only_the_guilty_one_fails(backend, tmp_path):
     models = {
         "a": Counted(str(tmp_path), "a"),
-        "dies": Dies(str(tmp_path)),
+        "once": Dies(str(tmp_path), "once"),
+        "always": Dies(str(tmp_path), "always", deaths=99),
         "b": Counted(str(tmp_path), "b"),
     }
-    result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=2)
-    assert not result.failures
-    assert all(result[name]["test_score"].tolist() == [1.0] * 4 for name in models)
+    with pytest.warns(FitFailedWarning, match="2 of 8 tasks failed"):
+        result = af.run_cv(models, af.Folds(X, y, cv=2), backend=backend, n_jobs=2, retries=1)
+    assert all(result[name]["test_score"].tolist() == [1.0] * 2 for name in ("a", "once", "b"))
     # A pool that breaks as a whole may take down another task that was about to die; that is no charge.
-    assert fits(tmp_path, "dies") == 8 if backend == "multiprocessing" else fits(tmp_path, "dies") <= 12
-
-
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
-def test_only_the_guilty_task_fails_after_its_retries(backend, tmp_path):
-    models = {
-        "a": Counted(str(tmp_path), "a"),
-        "dies": Dies(str(tmp_path), deaths=99),
-        "b": Counted(str(tmp_path), "b"),
-    }
-    with pytest.warns(FitFailedWarning, match="4 of 12 tasks failed"):
-        result = af.run_cv(models, af.Folds(X, y, cv=4), backend=backend, n_jobs=2, retries=1)
-    assert {failure.model for failure in result.failures} == {"dies"}
-    assert result["a"]["test_score"].tolist() == result["b"]["test_score"].tolist() == [1.0] * 4
-    assert fits(tmp_path, "dies") >= 8  # each of four folds once, and once more
-    if backend == "multiprocessing":
-        assert fits(tmp_path, "dies") == 8
+    for name in ("once", "always"):
+        assert fits(tmp_path, name) >= 4
+        assert backend != "multiprocessing" or fits(tmp_path, name) == 4
     for failure in result.failures:
-        assert failure.type == "WorkerLostError"
-        assert failure.stage == "worker"
+        assert (failure.model, failure.type, failure.stage) == ("always", "WorkerLostError", "worker")
         assert f"fold {failure.fold}: the worker that ran it ended 2 times" in failure.message
 
 
@@ -128,20 +113,17 @@ def test_a_bare_pool_that_breaks_keeps_what_had_finished(tmp_path):
     assert "does not heal" in result.failures[-1].message
 
 
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
-def test_many_tiny_tasks_survive_workers_that_die_again_and_again(backend, tmp_path):
+def test_in_units_of_many_tiny_tasks_only_those_that_die_are_run_again(tmp_path):
     models = {f"m{i}": Counted(str(tmp_path), f"m{i}") for i in range(40)}
     models |= {f"dies{i}": Dies(str(tmp_path), f"dies{i}") for i in range(3)}
-    result = af.run_cv(models, af.Folds(X, y, cv=3), backend=backend, n_jobs=2, retries=2)
+    result = af.run_cv(models, af.Folds(X, y, cv=3), backend="multiprocessing", n_jobs=2, retries=2)
     assert not result.failures
     assert len(result.to_frame()) == 43 * 3
-    assert fits(tmp_path, "dies0") >= 6
-    if backend == "multiprocessing":
-        assert fits(tmp_path, "dies0") == 6
-        assert all(fits(tmp_path, f"m{i}") == 3 for i in range(40))
+    assert fits(tmp_path, "dies0") == 6
+    assert all(fits(tmp_path, f"m{i}") == 3 for i in range(40))
 
 
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+@pytest.mark.parametrize("backend", ["multiprocessing", "processes"])
 def test_tasks_that_wait_in_a_pool_that_breaks_again_and_again_are_not_charged(backend, tmp_path):
     models = {"d0": Dies(str(tmp_path), "d0", deaths=99), "d1": Dies(str(tmp_path), "d1", deaths=99)}
     models |= {name: Counted(str(tmp_path), name) for name in "abc"}
@@ -180,7 +162,7 @@ class Chosen(BaseEstimator):
 @pytest.mark.filterwarnings(
     "ignore:One or more of the test scores are non-finite"
 )  # said by scikit-learn too
-@pytest.mark.parametrize("backend", HEALING_BACKENDS)
+@pytest.mark.parametrize("backend", ["multiprocessing", "processes"])
 def test_a_task_that_ends_its_worker_when_it_is_read_is_the_only_one_that_fails(backend):
     values = [0, 1, Deadly(os.getpid()), 3]
     search = GridSearchCV(
