@@ -2,5 +2,4 @@
 
 BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib")
 PROCESS_BACKENDS = ("processes", "multiprocessing", "loky", "joblib")
-HEALING_BACKENDS = ("processes", "multiprocessing", "loky")
 START_METHODS = ("fork", "forkserver", "spawn")
