@@ -35,7 +35,7 @@ from anyfold._mail.contact import WorkerInfo
 from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
 from anyfold._mail.messages import Closed, Contact, Done, Report, Stack, Started
 from anyfold._plan.prefix import Layout
-from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
+from anyfold._plan.task import Failure, Leaf, Outcome, Place, TaskKey
 from anyfold._plan.units import unit_size, window_size
 from anyfold._worker.capture import routed
 from anyfold._worker.execute import Job, run_stem, run_unit
@@ -211,6 +211,7 @@ class _Run:
     ids: Iterator[int] = field(default_factory=count)
     finished: deque[int] = field(default_factory=deque)
     attempts: Counter[TaskKey] = field(default_factory=Counter)
+    places: dict[Place | None, Place | None] = field(default_factory=dict)
     leaf_seconds: float | None = None
     heard: bool = False
     """Whether a worker has reached the mailbox."""
@@ -377,6 +378,8 @@ class _Run:
                 if waits:
                     self.waiting.append(worker)
                 if (unit := self.units.get(number)) is not None:
+                    if unit.running is not None and unit.running.key == key:
+                        key = unit.running.key  # the same object for as long as the outcome lives
                     unit.running = None
                     unit.n_mailed += 1
                 self._record(key, data)
@@ -482,7 +485,9 @@ class _Run:
             outcome: Outcome = loads(data)
         except Exception as error:
             outcome = Outcome(key, failure=failure_of("result", error))
-        self._keep(replace(outcome, attempts=max(1, self.attempts[key])))
+        # What many outcomes have in common is kept once: there may be hundreds of thousands.
+        place = self.places.setdefault(outcome.place, outcome.place)
+        self._keep(replace(outcome, key=key, place=place, attempts=max(1, self.attempts[key])))
         seconds = max(0.0, outcome.ended - outcome.started)
         self.leaf_seconds = seconds if self.leaf_seconds is None else 0.8 * self.leaf_seconds + 0.2 * seconds
 
