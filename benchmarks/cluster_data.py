@@ -46,7 +46,11 @@ ROOMS = (
 class Means(ClassifierMixin, BaseEstimator):
     """Looks at every number of its data."""
 
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
     def fit(self, X, y):
+        time.sleep(self.seconds)
         self.classes_ = np.unique(y)
         self.mean_ = X.mean()
         self.machine_ = str(Path("/proc/self/ns/net").readlink())
@@ -57,13 +61,19 @@ class Means(ClassifierMixin, BaseEstimator):
 
 
 def memory(process):
-    """Return the proportional memory of a process and all that it has started, in bytes."""
-    total = 0
-    for each in [process, *process.children(recursive=True)]:
+    """Return the proportional memory, in bytes, of a process and what it has started, by name.
+
+    For this process, which has started the machines, its own alone.
+    """
+    found = {}
+    started = [] if process.pid == os.getpid() else process.children(recursive=True)
+    for each in [process, *started]:
         with contextlib.suppress(OSError, psutil.NoSuchProcess):
             rollup = Path(f"/proc/{each.pid}/smaps_rollup").read_text()
-            total += 1024 * int(rollup.partition("\nPss:")[2].split()[0])
-    return total
+            n_bytes = 1024 * int(rollup.partition("\nPss:")[2].split()[0])
+            name = " ".join(each.cmdline()[:3])[-40:]
+            found[name] = found.get(name, 0) + n_bytes
+    return found
 
 
 class Peaks(threading.Thread):
@@ -80,12 +90,19 @@ class Peaks(threading.Thread):
     def run(self):
         while not self._over.wait(0.1):
             for name, process in self.machines.items():
-                self.peaks[name] = max(self.peaks[name], memory(process))
+                self.peaks[name] = max(self.peaks[name], memory(process), key=lambda m: sum(m.values()))
 
     def grown(self):
         self._over.set()
         self.join()
-        return {name: self.peaks[name] - self.before[name] for name in self.machines}
+        return {name: (self._grown(name), self._most(name)) for name in self.machines}
+
+    def _grown(self, name):
+        return sum(self.peaks[name].values()) - sum(self.before[name].values())
+
+    def _most(self, name):
+        peak, before = self.peaks[name], self.before[name]
+        return sorted(((peak[each] - before.get(each, 0), each) for each in peak), reverse=True)[:3]
 
 
 @contextlib.contextmanager
@@ -176,9 +193,8 @@ def run(engine, address, first, second, n_bytes):
     models = {f"means{i}": Means() for i in range(N_MODELS)}
     with af.get_executor(engine, address=address) as executor:
         assert executor.max_workers == 2
-        af.run_cv(
-            models, af.Folds(X[:1000], y[:1000], cv=KFold(N_FOLDS)), backend=executor
-        )  # a first contact
+        first_contact = {"slow": Means(0.5), "slow too": Means(0.5)}  # so that both machines take part
+        af.run_cv(first_contact, af.Folds(X[:1000], y[:1000], cv=KFold(N_FOLDS)), backend=executor)
         machines = {"first": first, "second": second, "caller": psutil.Process()}
         sent = int((CABLE / "tx_bytes").read_text())
         peaks = Peaks(machines)
@@ -189,14 +205,17 @@ def run(engine, address, first, second, n_bytes):
         sent = int((CABLE / "tx_bytes").read_text()) - sent
     here = str(Path("/proc/self/ns/net").readlink())
     ran_here = sum(model.machine_ == here for name in models for model in result.estimators(name))
+    splits = N_FOLDS * len(X) * 8
+    published = X.nbytes + y.nbytes + splits
     mb = 1e6
     print(
         f"{engine}: {N_MODELS * N_FOLDS} tasks over {X.nbytes / mb:.0f} MB in {seconds:.1f} s, "
         f"{ran_here} of them on the first machine"
     )
-    print(f"  sent to the second machine: {sent / mb:.0f} MB, {sent / X.nbytes:.3f} of the array")
-    for name, grew in grown.items():
+    print(f"  to the second machine: {sent / mb:.0f} MB, {sent / published:.3f} of array, target and splits")
+    for name, (grew, most) in grown.items():
         print(f"  memory (PSS) of the {name}, above what it was: {grew / mb:.0f} MB")
+        print("".join(f"    {more / mb:6.0f} MB {process}\n" for more, process in most), end="")
 
 
 def main():
@@ -205,6 +224,7 @@ def main():
     parser.add_argument("--megabytes", type=int, default=500)
     arguments = parser.parse_args()
     n_bytes = arguments.megabytes * 1_000_000
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # nobody else is on the cable
     clusters = {"ray": ray_cluster, "dask": dask_cluster}
     with tempfile.TemporaryDirectory(prefix="r") as folder, cable():
         with clusters[arguments.engine](folder, 3 * n_bytes) as (address, first, second):
