@@ -70,10 +70,12 @@ class _Folder:
         # The names of sockets have 107 bytes, of which Ray needs 70.
         base = tempfile.gettempdir()
         self.path = tempfile.mkdtemp(prefix="anyfold-ray-", dir=base if len(base) <= 16 else "/tmp")
-        # Some of Ray's processes outlive a caller that was killed by a minute; they know it by this mark.
+        # Some of Ray's processes outlive a caller that was killed by a minute. They are known by this mark,
+        # which those that change their name may have overwritten: these are children of others that have it.
         remove = (
-            f'cat; sleep 2; for e in $(grep -lzs "^{_MARK}=$1\\$" /proc/[0-9]*/environ); do '
-            'p=${e#/proc/}; kill -9 "${p%/environ}"; done; sleep 1; rm -rf "$1"'
+            f'cat; sleep 2; while f=$(grep -lzs "^{_MARK}=$1\\$" /proc/[0-9]*/environ); [ "$f" ]; do '
+            'for e in $f; do p=${e%/environ}; kill -9 "${p#/proc/}" $(cat "$p"/task/*/children); done; '
+            'sleep 1; done; rm -rf "$1"'
         )
         self._remover = subprocess.Popen(
             ["sh", "-c", remove, "sh", self.path],
