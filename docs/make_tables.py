@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib")
+BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib", "dask", "ray")
 EXPECTED = {"passed", "expected failure"}
 
 CONTRACT = """\

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from anyfold.__main__ import main
 from anyfold.testing.contract import contract_cases
 
 
@@ -26,10 +27,6 @@ def module(tmp_path):
         "from anyfold.executors.threads import ThreadsExecutor as Good\n"
         "class Liar(Good):\n"
         "    isolation = 'process'\n"
-        "class Hangs(Good):\n"
-        "    def submit(self, fn, /, *args, **kwargs):\n"
-        "        from concurrent.futures import Future\n"
-        "        return Future()\n"
         "nothing = 3\n"
     )
     return tmp_path
@@ -54,14 +51,11 @@ def test_a_failure_is_shown_with_its_reason_and_its_code(module):
     assert "tests failed" in done.stdout
 
 
-def test_a_factory_of_a_module_in_this_folder_can_be_checked(module):
-    assert check("mine:Good", "--category", "configuration", cwd=module).returncode == 0
-
-
-def test_with_json_there_is_one_object(module):
-    done = check("threads", "--category", "seeds", "--json", cwd=module)
+def test_with_json_there_is_one_object_also_of_a_module_in_this_folder(module):
+    done = check("mine:Good", "--category", "seeds", "--json", cwd=module)
+    assert done.returncode == 0
     report = json.loads(done.stdout)
-    assert report["backend"] == "threads"
+    assert report["backend"] == "mine:Good"
     assert report["passed"] is True
     assert [test["name"] for test in report["tests"]] == [case.name for case in contract_cases(["seeds"])]
     assert report["totals"] == {
@@ -80,11 +74,13 @@ def test_with_json_there_is_one_object(module):
         (["mine:nothing"], "it cannot be called"),
     ],
 )
-def test_what_cannot_be_checked_is_told_with_status_2(module, arguments, told):
-    done = check(*arguments, cwd=module)
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert done.stdout == ""
+def test_what_cannot_be_checked_is_told_with_status_2(module, monkeypatch, capsys, arguments, told):
+    monkeypatch.chdir(module)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert main(["check", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert out == ""
 
 
 def test_a_backend_of_an_entry_point_can_be_checked(module):

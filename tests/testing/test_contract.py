@@ -6,6 +6,7 @@ import joblib
 
 from anyfold import get_executor
 from anyfold.testing import ExecutorContract
+from anyfold.testing._runner import KNOWN_LIMITS
 
 
 class TestSerial(ExecutorContract):
@@ -28,33 +29,24 @@ class TestMultiprocessing(ExecutorContract):
         return get_executor("multiprocessing", max_workers, **options)
 
 
-class TestMultiprocessingFork(ExecutorContract):
-    def make_executor(self, max_workers, **options):
-        return get_executor("multiprocessing", max_workers, start_method="fork", **options)
-
-
-class TestMultiprocessingSpawn(ExecutorContract):
-    def make_executor(self, max_workers, **options):
-        return get_executor("multiprocessing", max_workers, start_method="spawn", **options)
-
-
 class TestLoky(ExecutorContract):
     def make_executor(self, max_workers, **options):
         return get_executor("loky", max_workers, **options)
 
 
-class TestJoblibLoky(ExecutorContract):
-    expected_failures: ClassVar = {
-        "test_two_executors_do_not_disturb_each_other": "joblib has one pool for the whole process: "
-        "stopping the work of one executor ends the workers of all"
-    }
+class TestJoblib(ExecutorContract):
+    expected_failures: ClassVar = KNOWN_LIMITS["joblib"]
 
     def make_executor(self, max_workers, **options):
         with joblib.parallel_config("loky"):
             return get_executor("joblib", max_workers, **options)
 
 
-class TestJoblibThreading(ExecutorContract):
+class TestDask(ExecutorContract):
     def make_executor(self, max_workers, **options):
-        with joblib.parallel_config("threading"):
-            return get_executor("joblib", max_workers, **options)
+        return get_executor("dask", max_workers, **options)
+
+
+class TestRay(ExecutorContract):
+    def make_executor(self, max_workers, **options):
+        return get_executor("ray", max_workers, **options)

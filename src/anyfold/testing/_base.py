@@ -59,7 +59,7 @@ class ContractBase(abc.ABC):
     """Base of the classes that hold the tests of one category each."""
 
     expected_failures: ClassVar[Mapping[str, str]] = {}
-    time_limit: ClassVar[float] = 60.0
+    time_limit: ClassVar[float] = 100.0
     notes: list[str]
 
     _shared: ClassVar[dict[type, dict[int, _Opened]]] = {}

@@ -8,6 +8,7 @@ import pickle
 import threading
 
 from anyfold.executors.base import CAPABILITIES, capabilities_of, isolation_of
+from anyfold.testing import _limits
 from anyfold.testing._base import ContractBase, hold_all
 from anyfold.testing._case import contract_test
 from anyfold.testing._limits import PATIENCE
@@ -70,7 +71,7 @@ class CapabilityTests(ContractBase):
             pids = started_pids(self.folder)
             executor.stop_running()
             for future in held:
-                concurrent.futures.wait([future], PATIENCE)
+                concurrent.futures.wait([future], _limits.FAREWELL)
                 assert future.done(), "a task still runs after stop_running()"
                 assert future.cancelled() or future.exception() is not None, "a stopped task has a result"
             assert executor.submit(add, 1).result(PATIENCE) == 1, "unusable after stop_running()"
@@ -80,7 +81,7 @@ class CapabilityTests(ContractBase):
     @contract_test("protocol")
     def test_two_executors_do_not_disturb_each_other(self) -> None:
         """Stopping and closing one executor leaves another one as it is."""
-        with self.fresh() as other:
+        with self.executor() as other:
             assert other.submit(add, 1).result(PATIENCE) == 1
             with self.fresh() as executor:
                 if isolation_of(executor) != "none":

@@ -15,10 +15,10 @@ from typing import Any
 
 import cloudpickle
 
-from anyfold.testing._limits import wait_until
+from anyfold.testing._limits import wait_until_gone
 from anyfold.testing._processes import processes_with
 
-__all__ = ["Driver", "driver", "run_driver"]
+__all__ = ["Driver", "Ended", "driver", "run_driver"]
 
 MARK = "ANYFOLD_CONTRACT_DRIVER"
 """Environment variable by which everything that a driver started is known, whoever its parent is."""
@@ -78,13 +78,23 @@ def driver(subject: Any, source: str) -> Iterator[Driver]:
         process.communicate()
 
 
-def run_driver(subject: Any, source: str, seconds: float) -> str:
-    """Run a script to its end and return what it printed; what it leaves behind is an error."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of a script: what it printed, how it ended, and what of it was still there then."""
+
+    out: str
+    err: str
+    status: int
+    left_over: tuple[str, ...]
+
+
+def run_driver(subject: Any, source: str, seconds: float) -> Ended:
+    """Run a script to its end, and wait for the end of what it had started."""
     with driver(subject, source) as running:
         out, err = running.process.communicate(timeout=seconds)
-        assert running.process.returncode == 0, f"a script that uses the executor failed:\n{err}"
-        wait_until(lambda: not running.left_over(), f"the end of {running.left_over()}")
-    return out
+        with contextlib.suppress(AssertionError):
+            wait_until_gone(running.left_over, "a script")
+        return Ended(out, err, running.process.returncode, tuple(running.left_over()))
 
 
 def _pickled(subject: Any) -> bytes:

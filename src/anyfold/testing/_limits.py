@@ -10,13 +10,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-__all__ = ["PATIENCE", "TimeLimitExceeded", "time_limit", "wait_until"]
+__all__ = ["FAREWELL", "PATIENCE", "TimeLimitExceeded", "time_limit", "wait_until", "wait_until_gone"]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which something that should happen is taken for one that never will."""
+
+FAREWELL = 60.0
+"""Seconds after which something that should be gone is taken for one that stays."""
 
 GRACE = 30.0
 """Seconds that a test has to clean up once its time is over, before the process is ended."""
@@ -88,15 +91,17 @@ def stacks() -> str:
         return file.read()
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float | None = None) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str | Callable[[], str], seconds: float | None = None
+) -> None:
     """Wait for something that other processes or threads bring about; fail where it does not come.
 
     Parameters
     ----------
     condition : callable
         Asked again and again.
-    what : str
-        What it is, for the message.
+    what : str or callable
+        What it is, for the message, or what says so when the time is over.
     seconds : float, optional
         How long to wait; by default `PATIENCE`.
     """
@@ -104,5 +109,19 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float | None
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:g} s in vain for {what}")
+            told = what if isinstance(what, str) else what()
+            raise AssertionError(f"waited {seconds:g} s in vain for {told}")
         time.sleep(0.005)
+
+
+def wait_until_gone(left: Callable[[], Sequence[object]], whose: str) -> None:
+    """Wait for the end of what something has left; fail where it stays.
+
+    Parameters
+    ----------
+    left : callable
+        Returns what is still there; asked again and again.
+    whose : str
+        Who left it, for the message.
+    """
+    wait_until(lambda: not left(), lambda: f"the end of what {whose} has left: {left()}", FAREWELL)

@@ -9,10 +9,10 @@ from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from anyfold.errors import WorkerLostError
-from anyfold.executors.base import capabilities_of
+from anyfold.testing import _limits
 from anyfold.testing._base import ContractBase
 from anyfold.testing._case import contract_test
-from anyfold.testing._limits import PATIENCE, wait_until
+from anyfold.testing._limits import PATIENCE, wait_until, wait_until_gone
 from anyfold.testing._processes import children_left, descendants
 from anyfold.testing.probes import (
     Dies,
@@ -46,9 +46,10 @@ class LostWorkerTests(ContractBase):
         """The future of a task whose worker dies raises `WorkerLostError`, and the next task runs."""
         if self._cannot_lose_workers():
             return
-        with self.fresh() as executor:
+        heals = "healing" in self.capabilities
+        with self.executor() if heals else self.fresh() as executor:
             error = _result_of(executor.submit(end_worker, "SIGKILL"), "SIGKILL")
-            if "healing" not in capabilities_of(executor):
+            if not heals:
                 assert isinstance(error, BrokenExecutor), f"the future has {error!r}"
                 return
             assert isinstance(error, WorkerLostError), f"the future has {error!r}"
@@ -153,7 +154,7 @@ class LostWorkerTests(ContractBase):
             (self.folder / "go").touch()
             concurrent.futures.wait([held], PATIENCE)
             assert held.done(), "a task beside a lost worker never ends"
-        wait_until(lambda: not children_left(before), f"the end of {children_left(before)}")
+        wait_until_gone(lambda: children_left(before), "an executor that lost a worker")
 
     @contract_test("lost_workers")
     def test_an_executor_that_does_not_heal_gives_what_had_finished(self) -> None:
@@ -182,7 +183,7 @@ class LostWorkerTests(ContractBase):
 
 
 def _result_of(future: Any, how: str) -> BaseException | None:
-    concurrent.futures.wait([future], PATIENCE)
+    concurrent.futures.wait([future], _limits.FAREWELL)
     assert future.done(), f"the future of a task whose worker ended ({how}) is never done"
     error: BaseException | None = future.exception()
     return error

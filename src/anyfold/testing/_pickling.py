@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator
 from anyfold.errors import UnreadableResultError
 from anyfold.testing._base import ContractBase
 from anyfold.testing._case import contract_test
-from anyfold.testing._driver import run_driver
 from anyfold.testing._limits import PATIENCE
+from anyfold.testing._scripts import NOTEBOOK, ended_script
 from anyfold.testing.probes import (
     Probe,
     UnpicklableError,
@@ -23,43 +23,6 @@ from anyfold.testing.probes import (
 )
 
 __all__ = ["PicklingTests"]
-
-NOTEBOOK = """
-    from sklearn.base import BaseEstimator
-
-    OFFSET = 40
-
-    def helper(x):
-        return x + OFFSET
-
-    class Base(BaseEstimator):
-        def fit(self, X, y=None):
-            self.fitted_ = helper(2)
-            return self
-
-    class Model(Base):
-        def fit(self, X, y=None):
-            return super().fit(X, y)
-
-        def score(self, X, y=None):
-            return float(self.fitted_)
-
-    def scorer(estimator, X, y=None):
-        return float(helper(estimator.fitted_))
-"""
-
-SCRIPT = textwrap.dedent(NOTEBOOK) + textwrap.dedent(
-    """
-    import anyfold
-    from anyfold.testing.probes import probe_data
-
-    folds = anyfold.Folds(*probe_data(), cv=3)
-    executor = make_executor(2)
-    result = anyfold.run_cv({"m": Model()}, folds, scoring=scorer, backend=executor, progress=False)
-    executor.shutdown()
-    print(result["m"]["test_score"].tolist(), result.failures, __name__)
-    """
-)
 
 
 class _Holds(BaseEstimator):  # type: ignore[misc]
@@ -123,8 +86,10 @@ class PicklingTests(ContractBase):
     @contract_test("pickling")
     def test_models_of_a_script_can_be_run(self) -> None:
         """A script without a main guard can run models and scorers of its own, and is run once."""
-        out = run_driver(self, SCRIPT, PATIENCE)
-        assert out.strip() == "[82.0, 82.0, 82.0] () __main__", f"the script printed\n{out}"
+        script = ended_script(self)
+        assert script.out.strip() == "[82.0, 82.0, 82.0] () __main__", (
+            f"a script that uses the executor printed\n{script.out}\nand told\n{script.err}"
+        )
 
     @contract_test("pickling")
     def test_a_task_that_cannot_be_pickled_fails_alone(self) -> None:

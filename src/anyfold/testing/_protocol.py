@@ -117,7 +117,7 @@ class ProtocolTests(ContractBase):
     @contract_test("protocol")
     def test_a_waiting_task_can_be_cancelled(self) -> None:
         """A cancelled task never runs, and one that runs cannot be cancelled."""
-        with self.fresh() as executor:
+        with self.executor() as executor:
             if isolation_of(executor) == "none":
                 assert not executor.submit(add, 1).cancel(), "a task that has run was cancelled"
                 self.note("cancelling: a task has run before submit returns")

@@ -10,7 +10,15 @@ from anyfold.errors import InvalidInputError
 from anyfold.testing._case import Result, run_case
 from anyfold.testing.contract import ExecutorContract, contract_cases
 
-__all__ = ["contract_for", "run_contract"]
+__all__ = ["KNOWN_LIMITS", "contract_for", "run_contract"]
+
+KNOWN_LIMITS: Mapping[str, Mapping[str, str]] = {
+    "joblib": {
+        "test_two_executors_do_not_disturb_each_other": "joblib has one pool for the whole process: "
+        "stopping the work of one executor ends the workers of all"
+    }
+}
+"""What backends that come with anyfold cannot do, by the tests that fail for it, and why."""
 
 
 def run_contract(
@@ -77,7 +85,7 @@ def contract_for(backend: str, expected_failures: Mapping[str, str] | None = Non
         A name that `anyfold.available_backends` lists, or ``"package.module:factory"`` of something that
         is called with ``max_workers``.
     expected_failures : mapping of str to str, optional
-        Tests that fail, and why.
+        Tests that fail, and why; by default those of `KNOWN_LIMITS`.
 
     Raises
     ------
@@ -91,7 +99,9 @@ def contract_for(backend: str, expected_failures: Mapping[str, str] | None = Non
     attributes = {
         "__module__": __name__,
         "backend": backend,
-        "expected_failures": dict(expected_failures or {}),
+        "expected_failures": dict(
+            KNOWN_LIMITS.get(backend, {}) if expected_failures is None else expected_failures
+        ),
     }
     contract: type[_Named] = type(f"Contract of {backend}", (_Named,), attributes)
     if ":" in backend:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import sys
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 
 from anyfold.testing._base import ContractBase, oracle
 from anyfold.testing._case import contract_test
 from anyfold.testing._limits import PATIENCE
-from anyfold.testing.probes import Fails, Noisy, Probe, Warns, add, probe_data
+from anyfold.testing._lives import life_of
+from anyfold.testing.probes import Fails, Noisy, Probe, add, probe_data
 
 __all__ = ["SeedTests"]
 
@@ -119,23 +115,10 @@ class SeedTests(ContractBase):
     @contract_test("seeds")
     def test_the_callers_state_is_left_alone(self) -> None:
         """Environment, working directory, import path, filters and scikit-learn's configuration stay."""
-
-        def state() -> dict[str, Any]:
-            return {
-                "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
-                "working directory": Path.cwd(),
-                "import path": list(sys.path),
-                "warning filters": list(warnings.filters),
-                "scikit-learn's configuration": sklearn.get_config(),
-            }
-
-        before = state()
-        with self.fresh() as executor:
-            assert executor.submit(add, 1).result(PATIENCE) == 1
-            self.run_cv({"warns": Warns(), "fails": Fails(on=(0,))}, _folds(), executor)
-        after = state()
-        for what in before:
-            assert after[what] == before[what], f"{what} changed from {before[what]} to {after[what]}"
+        life = life_of(self)
+        for what, before in life.before.items():
+            after = life.after[what]
+            assert after == before, f"{what} changed from {before} to {after}"
 
     @contract_test("seeds")
     def test_workers_do_not_draw_the_same_numbers(self) -> None:

@@ -136,7 +136,7 @@ class ThreadTests(ContractBase):
     @contract_test("threads")
     def test_all_workers_work_at_once(self) -> None:
         """As many tasks run at once as there are workers."""
-        with self.fresh() as executor:
+        with self.executor() as executor:
             if self.isolation == "none":
                 assert getattr(executor, "max_workers", 1) == 1, (
                     "one task at a time, and more than one worker"
@@ -146,7 +146,8 @@ class ThreadTests(ContractBase):
             futures = [executor.submit(hold, str(self.folder), "busy") for _ in range(MAX_WORKERS)]
             wait_until(
                 lambda: count_invocations(self.folder, "busy") == MAX_WORKERS,
-                f"{MAX_WORKERS} tasks to run at once; {count_invocations(self.folder, 'busy')} do",
+                lambda: f"{MAX_WORKERS} tasks to run at once; {count_invocations(self.folder, 'busy')} do",
+                PATIENCE,
             )
             (self.folder / "go").touch()
             assert all(future.result(PATIENCE) for future in futures)

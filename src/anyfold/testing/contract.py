@@ -58,7 +58,7 @@ class ExecutorContract(
     ----------
     expected_failures : dict of str to str
         Tests that fail, and why. A test that passes although it stands here is an error.
-    time_limit : float, default=60
+    time_limit : float, default=100
         Seconds that one test may take; then the stacks of all threads are shown, and it has failed.
 
     Raises
