@@ -1,32 +1,15 @@
-"""Dask and Ray on this machine: the serial numbers, one copy of the data, exact blame, nothing left."""
+"""Dask and Ray on this machine, beside the contract: what is peculiar to them, and that nothing is left."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import psutil
 import pytest
-import scipy.sparse
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.cluster import KMeans
-from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
-from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import FitFailedWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 
 import anyfold as af
 from anyfold.errors import InvalidSettingError, MissingDependencyError, WorkerLostError
@@ -43,97 +26,6 @@ def executor(request):
         yield executor
 
 
-class Noisy(ClassifierMixin, BaseEstimator):
-    """Draws from the global generator, as careless models do."""
-
-    def fit(self, X, y):
-        self.classes_ = np.unique(y)
-        return self
-
-    def predict(self, X):
-        return np.random.choice(self.classes_, X.shape[0])
-
-
-class Dies(ClassifierMixin, BaseEstimator):
-    """Notes each fit, and kills its worker on fold 1 of three folds of 150 numbered samples."""
-
-    def __init__(self, folder="", deaths=0):
-        self.folder = folder
-        self.deaths = deaths
-
-    def fit(self, X, y):
-        self.classes_ = np.unique(y)
-        fold = {(50, 100): 0, (0, 100): 1, (0, 50): 2}[int(X[0, 0]), int(X[50, 0])]
-        earlier = len(list(Path(self.folder).glob(f"{fold}-*")))
-        (Path(self.folder) / f"{fold}-{earlier}").touch()
-        if fold == 1 and earlier < self.deaths:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self
-
-    def predict(self, X):
-        return np.full(len(X), self.classes_[0])
-
-
-def numbers_of(models, folds, backend, **options):
-    result = af.run_cv(
-        models, folds, random_state=7, backend=backend, return_predictions="predict", **options
-    )
-    return {
-        name: [
-            np.asarray(values).tobytes() for values in (result[name]["test_score"], result.predictions(name))
-        ]
-        for name in models
-    }
-
-
-KINDS = {
-    "C order": lambda: X.copy(order="C"),
-    "Fortran order": lambda: np.asfortranarray(X),
-    "sparse": lambda: scipy.sparse.csr_matrix(X),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_and_predictions_are_those_of_the_serial_backend(executor, kind):
-    models = {
-        "logit": LogisticRegression(C=0.1, max_iter=1000),
-        "forest": RandomForestClassifier(5),
-        "sgd": SGDClassifier(max_iter=5, tol=None),
-        "noisy": Noisy(),
-    }
-    if kind != "sparse":
-        models["pca"] = make_pipeline(PCA(2), LogisticRegression(C=0.1, max_iter=1000))
-        models["clusters"] = make_pipeline(
-            KMeans(3, n_init=1, copy_x=False), LogisticRegression(C=0.1, max_iter=1000)
-        )
-    folds = af.Folds(KINDS[kind](), Y, cv=3)
-    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
-
-
-@pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_frames_with_text_give_the_serial_numbers(executor, library):
-    columns = {"length": X[:, 0], "colour": [("red", "green", "blue")[i % 3] for i in range(len(X))]}
-    frame = pd.DataFrame(columns) if library == "pandas" else pl.DataFrame(columns)
-    encode = make_column_transformer(
-        (OneHotEncoder(sparse_output=False), ["colour"]), remainder="passthrough"
-    )
-    models = {"logit": make_pipeline(encode, LogisticRegression(C=0.1, max_iter=1000))}
-    folds = af.Folds(frame, Y, cv=3)
-    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
-
-
-def test_lists_of_text_give_the_serial_numbers(executor):
-    text = [f"word{i % 7} word{i % 3}" for i in range(60)]
-    folds = af.Folds(text, [i % 2 for i in range(60)], cv=3)
-    models = {"text": make_pipeline(TfidfVectorizer(), LogisticRegression())}
-    assert numbers_of(models, folds, executor) == numbers_of(models, folds, "serial")
-
-
-def test_functions_defined_anywhere_are_tasks(executor):
-    factor = 3
-    assert executor.submit(lambda x: factor * x, 2).result(PATIENCE) == 6
-
-
 def test_a_task_that_cannot_be_unpickled_fails_alone(executor):
     class Unreadable:
         def __reduce__(self):
@@ -142,20 +34,6 @@ def test_a_task_that_cannot_be_unpickled_fails_alone(executor):
     failing, good = executor.submit(print, Unreadable()), executor.submit(pow, 2, 5)
     assert isinstance(failing.exception(PATIENCE), ValueError)
     assert good.result(PATIENCE) == 32
-
-
-def test_only_the_task_that_kills_its_worker_is_charged(executor, tmp_path):
-    data = np.arange(150.0).reshape(-1, 1)
-    folds = af.Folds(data, np.arange(150) % 2, cv=KFold(3))
-    (tmp_path / "good").mkdir()
-    models = {"dies": Dies(str(tmp_path), deaths=9), "good": Dies(str(tmp_path / "good"))}
-    with pytest.warns(FitFailedWarning, match="1 of 6 tasks failed"):
-        result = af.run_cv(models, folds, backend=executor, retries=1)
-    assert [(failure.model, failure.fold, failure.type) for failure in result.failures] == [
-        ("dies", 1, "WorkerLostError")
-    ]
-    assert sorted(path.name for path in tmp_path.glob("?-?")) == ["0-0", "1-0", "1-1", "2-0"]
-    assert sorted(path.name for path in (tmp_path / "good").iterdir()) == ["0-0", "1-0", "2-0"]
 
 
 def test_stopped_work_is_lost_and_the_executor_goes_on(executor, tmp_path):
