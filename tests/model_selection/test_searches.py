@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import loguniform
 from sklearn import model_selection as theirs
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
@@ -220,11 +220,10 @@ def test_candidates_of_an_interrupted_search_are_taken_from_its_journal(tmp_path
     assert_same_results(search, expected)
 
 
-class Counted(DecisionTreeClassifier):
-    """Leaves a file for each fit."""
+class Counted(ClassifierMixin, BaseEstimator):
+    """A tree that leaves a file for each fit."""
 
     def __init__(self, folder=None, depth=None, hang=False):
-        super().__init__(max_depth=depth, random_state=0)
         self.folder = folder
         self.depth = depth
         self.hang = hang
@@ -233,8 +232,12 @@ class Counted(DecisionTreeClassifier):
         (Path(self.folder) / uuid.uuid4().hex).touch()
         if self.hang:
             threading.Event().wait()
-        self.max_depth = self.depth
-        return super().fit(X, y)
+        self.tree_ = DecisionTreeClassifier(max_depth=self.depth, random_state=0).fit(X, y)
+        self.classes_ = self.tree_.classes_
+        return self
+
+    def predict(self, X):
+        return self.tree_.predict(X)
 
 
 def test_a_candidate_that_hangs_costs_nothing_but_itself(tmp_path):
