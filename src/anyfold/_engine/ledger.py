@@ -1,0 +1,96 @@
+"""What has come of a run so far: outcomes by key, recorded first, and only then told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from anyfold._data.serialize import loads
+from anyfold._engine.events import Event, TaskFinished
+from anyfold._engine.relay import Relay
+from anyfold._plan.task import Failure, Outcome, Place, TaskKey
+from anyfold._worker.failures import failure_of
+
+__all__ = ["Ledger"]
+
+MOST_UNCOUNTED = 500
+"""Outcomes that are recorded at once, where they come faster than they can be."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The outcomes of a run, and what is to be done with each."""
+
+    outcomes: dict[TaskKey, Outcome]
+    """Is filled, so that what has finished is there however the run ends."""
+    record: Callable[[Iterable[Outcome]], None] | None
+    """Is given outcomes before they are counted, all that have arrived in one call."""
+    observe: Callable[[Event], None]
+    rank: Callable[[TaskKey], int]
+    relay: Relay
+    leaf_seconds: float | None = None
+    """What a leaf takes, by those that came last."""
+    _uncounted: list[Outcome] = field(default_factory=list)
+    """Finished, and not yet recorded and told."""
+    _attempts: Counter[TaskKey] = field(default_factory=Counter)
+    _places: dict[Place | None, Place | None] = field(default_factory=dict)
+
+    def start(self, key: TaskKey) -> int:
+        """Count an attempt and return how many there were."""
+        self._attempts[key] += 1
+        return self._attempts[key]
+
+    def take(self, key: TaskKey, data: bytes) -> Outcome | None:
+        """Enter what a worker has sent; None where there is an outcome already."""
+        if key in self.outcomes:
+            return None
+        try:
+            outcome: Outcome = loads(data)
+        except Exception as error:
+            outcome = Outcome(key, failure=failure_of("result", error))
+        seconds = max(0.0, outcome.ended - outcome.started)
+        self.leaf_seconds = seconds if self.leaf_seconds is None else 0.8 * self.leaf_seconds + 0.2 * seconds
+        # What many outcomes have in common is kept once: there may be hundreds of thousands.
+        place = self._places.setdefault(outcome.place, outcome.place)
+        return self._enter(replace(outcome, key=key, place=place, attempts=self._times(key)))
+
+    def fail(self, key: TaskKey, failure: Failure) -> Outcome | None:
+        """Enter a failure that no worker has sent; None where there is an outcome already."""
+        if key in self.outcomes:
+            return None
+        return self._enter(Outcome(key, failure=failure, attempts=self._times(key)))
+
+    def _times(self, key: TaskKey) -> int:
+        return max(1, self._attempts.pop(key, 0))
+
+    def _enter(self, outcome: Outcome) -> Outcome:
+        quiet = outcome if not (outcome.logs or outcome.output) else replace(outcome, logs=(), output=())
+        self.outcomes[outcome.key] = quiet
+        self._uncounted.append(quiet)
+        self.relay.take(self.rank(outcome.key), outcome)
+        return quiet
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to settle, though more is coming."""
+        return len(self._uncounted) >= MOST_UNCOUNTED
+
+    def settle(self) -> None:
+        """Record what has finished, and only then tell of it."""
+        counted = list(self._uncounted)
+        if counted and self.record is not None:
+            self.record(counted)  # before they are forgotten here: it may be interrupted
+        del self._uncounted[: len(counted)]
+        for outcome in counted:
+            self.observe(TaskFinished(outcome))
+
+    def forget_interrupted(self) -> None:
+        """Take back what may be due to the caller's own Ctrl-C: a terminal sends it to workers as well."""
+        for key in [key for key, outcome in self.outcomes.items() if _was_interrupted(outcome)]:
+            del self.outcomes[key]
+        self._uncounted = [outcome for outcome in self._uncounted if not _was_interrupted(outcome)]
+
+
+def _was_interrupted(outcome: Outcome) -> bool:
+    return outcome.failure is not None and outcome.failure.type_name == KeyboardInterrupt.__name__
