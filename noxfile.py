@@ -11,7 +11,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PLUGIN = "./tests/plugin_package"
 """A third party's backend, found by its entry point."""
-TWO_AT_A_TIME = ("-n", "2", "--dist", "loadscope")
+SIDE_BY_SIDE = ("-n", "3", "--dist", "loadscope")
 """Tests wait a lot, for processes to start and to end; a class or module of them stays together."""
 
 
@@ -31,7 +31,7 @@ def lowest(requirements: list[str]) -> list[str]:
 def tests(session: nox.Session) -> None:
     """All tests and the examples in docstrings, on the newest versions."""
     session.install("--quiet", ".[all]", PLUGIN, *group("test"))
-    session.run("python", "-m", "pytest", *TWO_AT_A_TIME, *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session(name="lowest")
@@ -41,7 +41,7 @@ def on_lowest_versions(session: nox.Session) -> None:
     extras = stated["optional-dependencies"]
     needed = stated["dependencies"] + extras["plot"] + extras["dask"] + extras["ray"]
     session.install("--quiet", ".[all]", PLUGIN, *lowest(needed + group("test")), OF_THAT_TIME)
-    session.run("python", "-m", "pytest", *TWO_AT_A_TIME, *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session

@@ -9,7 +9,8 @@ import psutil
 import pytest
 from tests.drivers import Driver
 
-collect_ignore = ["typing", "plugin_package/src"]  # type-checked, installed: never collected
+# Type-checked, installed, or a plugin that would change scikit-learn: never collected.
+collect_ignore = ["typing", "plugin_package/src", "with_scikit_learn"]
 
 
 def pytest_configure():

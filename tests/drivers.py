@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -60,9 +61,11 @@ class Driver:
     """
 
     def __init__(self, folder, backend, source):
-        self.marks, self.temp = folder / "marks", folder / "temp"
+        self.marks = folder / "marks"
         self.marks.mkdir()
-        self.temp.mkdir()
+        # Not below the test's folder: the path of a socket has at most 107 characters.
+        self._temp = tempfile.TemporaryDirectory(prefix="driver-")
+        self.temp = Path(self._temp.name)
         self._before = set(_shared_memory())
         self._mapped = set()
         program = folder / "program.py"
@@ -129,6 +132,7 @@ class Driver:
         for pid in _session(self.pid):
             os.kill(pid, 9)
         self.process.communicate()
+        self._temp.cleanup()
 
 
 def listening_to_other_hosts(pids):

@@ -1,12 +1,9 @@
 """Dask and Ray on this machine, beside the contract: what is peculiar to them, and that nothing is left."""
 
-import json
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
-import psutil
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
@@ -80,63 +77,6 @@ def test_data_is_shared_once_and_not_sent_again_by_a_second_run(executor, monkey
     for _ in range(2):
         af.run_cv(DummyClassifier(), folds, backend=executor)
     assert shared == ["FoldData", "Job", "Job"]
-
-
-SCRIPT = """
-    import json, os, sys
-    import numpy as np, psutil
-    import anyfold as af
-    from sklearn.linear_model import LogisticRegression
-
-    class Mine(LogisticRegression):
-        pass
-
-    X = np.random.default_rng(0).normal(size=(60, 3))
-    y = (X[:, 0] > 0).astype(int)
-    folds = af.Folds(X, y, cv=3)
-    scoring = lambda model, X, y: float(model.decision_function(X).sum())
-    serial = af.run_cv(Mine(), folds, scoring=scoring, backend="serial")
-    result = af.run_cv(Mine(), folds, scoring=scoring, backend=sys.argv[1], n_jobs=2)
-    assert result["mine"]["test_score"].tobytes() == serial["mine"]["test_score"].tobytes()
-    executor = af.get_executor(sys.argv[1], n_jobs=2)
-    executor.submit(os.getpid).result()
-    started = psutil.Process().children(recursive=True)
-    executor.shutdown()
-    af.shutdown()  # what run_cv has kept warm
-    psutil.wait_procs(started, timeout=20)
-    print(json.dumps([len(started), sum(process.is_running() for process in started)]))
-"""
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_script_without_main_guard_runs_once_and_leaves_no_process(backend, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), backend], capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()  # nobody else, and no second run, has printed anything
-    started, left = json.loads(line)
-    assert started >= 3 and left == 0
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_local_workers_end_when_their_caller_is_killed(backend, tmp_path):
-    script = (
-        "import anyfold as af, os, sys, time\n"
-        "executor = af.get_executor(sys.argv[1], n_jobs=2)\n"
-        "print(executor.submit(os.getpid).result(), flush=True)\n"
-        "executor.submit(time.sleep, 1000).result()\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, backend], stdout=subprocess.PIPE, text=True
-    ) as caller:
-        worker = psutil.Process(int(caller.stdout.readline()))
-        started = psutil.Process(caller.pid).children(recursive=True)
-        caller.kill()
-        _, left = psutil.wait_procs({worker, *started}, timeout=PATIENCE)
-    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize(("backend", "package"), [("dask", "distributed"), ("ray", "ray")])

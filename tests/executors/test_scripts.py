@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -223,13 +224,18 @@ def test_nor_does_a_worker_that_holds_the_interpreter_lock(name, tmp_path):
     wait_until(lambda: all_gone(pids), f"the end of {pids}")
 
 
+@pytest.fixture
+def short_folder():
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "end"),
     [*((name, "os.kill(os.getpid(), 9)") for name in UNSHARED), (OWN_POOL[0], "pass"), ("loky", "pass")],
 )
-def test_no_temporary_file_is_left_even_by_a_killed_driver(name, end, tmp_path):
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+def test_no_temporary_file_is_left_even_by_a_killed_driver(name, end, tmp_path, short_folder):
+    folder = short_folder  # the path of a socket has at most 107 characters
     body = f"""
     executor = make(sys.argv[1])
     executor.submit(abs, -1).result()

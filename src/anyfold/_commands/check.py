@@ -21,7 +21,8 @@ DESCRIPTION = f"""\
 {SUMMARY.capitalize()}.
 
 Runs the contract suite, the tests that third parties run on executors of theirs: a line per test as it
-ends, then the failures with the code that failed, and totals by category. It takes about half a minute.
+ends, then the failures with the code that failed, and totals by category. It takes half a minute to
+some minutes, as long as the backend takes to start workers.
 
 The exit status is 1 if a test failed, 0 if all passed, and 2 if there is no such backend.
 """
