@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import re
 import signal
 import sys
 
@@ -17,6 +18,15 @@ def pytest_configure():
     """Have Ctrl-C work as in a terminal: a shell starts what runs in the background with it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep a class or module together where tests run side by side, and start one Ray at a time."""
+    for item in items:
+        with_ray = "ray" in re.split(r"\W|_", item.name.lower() + item.nodeid.rpartition("::")[0].lower())
+        scope = "ray" if with_ray or "TestRay" in item.nodeid else item.nodeid.rpartition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(scope))
 
 
 @pytest.fixture(autouse=True)
