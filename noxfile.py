@@ -70,5 +70,5 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of the sources and of the public API as a user writes it."""
-    session.install("--quiet", ".", *group("types"))
+    session.install("--quiet", ".[all]", *group("types"))
     session.run("mypy")
