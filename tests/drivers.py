@@ -125,7 +125,7 @@ class Driver:
             for path in set(_shared_memory()) - self._before
             if path in self._mapped or ours & set(re.findall(r"\d+", path.name))
         ]
-        return [*processes, *shared, *self.temp.rglob("*")]
+        return [*processes, *shared, *_below(self.temp)]
 
     def kill(self):
         """End whatever still runs."""
@@ -133,6 +133,11 @@ class Driver:
             os.kill(pid, 9)
         self.process.communicate()
         self._temp.cleanup()
+
+
+def _below(folder):
+    """Return what lies below a folder, some of which may vanish while this looks."""
+    return [Path(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files)]
 
 
 def listening_to_other_hosts(pids):

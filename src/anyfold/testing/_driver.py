@@ -43,7 +43,7 @@ class Driver:
     def left_over(self) -> list[str]:
         """Return what the driver has left: processes and files."""
         processes = [f"process {p.pid}: {p.command[:100]}" for p in processes_with(MARK, self.mark)]
-        return processes + [f"file {path}" for path in sorted(self.temp.rglob("*"))]
+        return processes + [f"file {path}" for path in sorted(_below(self.temp))]
 
 
 @contextlib.contextmanager
@@ -113,3 +113,10 @@ def _pickled(subject: Any) -> bytes:
 
 def _make(cls: type, max_workers: int) -> Any:
     return cls().make_executor(max_workers)
+
+
+def _below(folder: Path) -> list[str]:
+    """Return what lies below a folder, some of which may vanish while this looks."""
+    return [
+        str(Path(place, name)) for place, folders, files in os.walk(folder) for name in (*folders, *files)
+    ]
