@@ -161,8 +161,10 @@ def oracle():
 
 
 WAYS = [(backend, n_jobs, None) for backend in BACKENDS for n_jobs in (1, 2, 3) if backend != "serial"] + [
-    *(("multiprocessing", n_jobs, start_method) for n_jobs in (1, 3) for start_method in ("fork", "spawn")),
-    *(("processes", 2, start_method) for start_method in ("fork", "spawn")),
+    (backend, n_jobs, start_method)
+    for backend in ("multiprocessing", "processes")
+    for n_jobs in (1, 2, 3)
+    for start_method in ("fork", "spawn")  # forkserver is the default, above
 ]
 
 

@@ -106,12 +106,7 @@ def _with_settings(ours: C) -> C:
     return ours
 
 
-_MORE_OF_CLASSES = """
-
-    All parameters, attributes and methods are those of `sklearn.model_selection.{name}`, and so are the
-    numbers where random states are given. Steps of pipelines that candidates have in common are fitted once
-    on each fold; ``fit_time`` counts them for each candidate all the same.
-
+_SETTINGS_DOC = """
     Parameters
     ----------
     *args, **kwargs : object
@@ -122,16 +117,26 @@ _MORE_OF_CLASSES = """
     inner_threads : int, default=None
         Threads inside each fit.
     timeout : float, default=None
-        Seconds that one candidate may take on one fold.
+        Seconds that one fit on one fold may take.
     time_limit : float, default=None
-        Seconds for all; candidates that were not reached fail.
+        Seconds for all; what was not reached fails.
     retries : int, default=None
         How often a fit is run again whose worker was lost.
     journal : str or path, default=None
-        A file in which finished work is kept, so that an interrupted search goes on from there.
+        A file in which finished work is kept, so that an interrupted call goes on from there.
     progress : bool, default=None
         Whether a bar is drawn.
+    """
 
+_MORE_OF_CLASSES = (
+    """
+
+    All parameters, attributes and methods are those of `sklearn.model_selection.{name}`, and so are the
+    numbers where random states are given. Steps of pipelines that candidates have in common are fitted once
+    on each fold; ``fit_time`` counts them for each candidate all the same.
+"""
+    + _SETTINGS_DOC
+    + """
     Attributes
     ----------
     n_shared_fits_ : int
@@ -139,6 +144,7 @@ _MORE_OF_CLASSES = """
     saved_time_ : float
         Seconds of work that this saved.
     """
+)
 
 
 @_with_settings
@@ -179,29 +185,13 @@ def _on_anyfold(theirs: F, **names: Any) -> F:
     return function  # type: ignore[return-value]
 
 
-_FUNCTION_DOC = """`sklearn.model_selection.{name}` on any backend of anyfold.
+_FUNCTION_DOC = (
+    """`sklearn.model_selection.{name}` on any backend of anyfold.
 
     All parameters, numbers and what is returned are scikit-learn's.
-
-    Parameters
-    ----------
-    *args, **kwargs : object
-        Those of `sklearn.model_selection.{name}`. ``n_jobs`` says how many workers there are.
-    backend : str, Executor or None, default=None
-        Where the work is done; None leaves it to anyfold's settings, as it does for the others.
-    inner_threads : int, default=None
-        Threads inside each fit.
-    timeout : float, default=None
-        Seconds that one fit may take.
-    time_limit : float, default=None
-        Seconds for all.
-    retries : int, default=None
-        How often a fit is run again whose worker was lost.
-    journal : str or path, default=None
-        A file in which finished work is kept, so that an interrupted run goes on from there.
-    progress : bool, default=None
-        Whether a bar is drawn.
-    """
+"""
+    + _SETTINGS_DOC
+)
 
 cross_validate = _on_anyfold(theirs.cross_validate)
 cross_val_score = _on_anyfold(
