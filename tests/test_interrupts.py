@@ -2,10 +2,15 @@
 
 import os
 import signal
+import tempfile
+import textwrap
 import time
+from ast import literal_eval
 
 import pytest
+from jupyter_client.manager import KernelManager
 from tests.backends import PROCESS_BACKENDS
+from tests.drivers import PATIENCE, alive, eventually
 
 SCRIPT = """
     import signal
@@ -66,63 +71,125 @@ def test_ctrl_c_and_sigterm_give_control_and_finished_results_back(backend, star
     assert n_taken == "2"
 
 
-NOTEBOOK = (
-    """
-    import asyncio, builtins, signal, types
+STARTING = """
+    try:
+        af.run_cv(Quick(), af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2)
+    except KeyboardInterrupt as interrupt:
+        print(time.time(), interrupt.result.missing)
+"""
 
-    CELLS = [
-        """
-    + repr("""
-class Hangs(Hangs):
-    pass
+SLOW_TO_START = """
+    import os, sys, time
+    from pathlib import Path
 
-class Quick(Quick):
-    pass
+    marks = Path(os.environ["MARKS"])
+    if any("forkserver" in argument for argument in sys.orig_argv):
+        (marks / "starting").touch()
+        while not (marks / "go").exists():
+            time.sleep(0.01)
+"""
+
+
+def test_ctrl_c_does_not_wait_for_workers_that_are_slow_to_start(start_driver, tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(textwrap.dedent(SLOW_TO_START))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    driver = start_driver("multiprocessing", STARTING)
+    driver.wait_for("starting")
+    pressed = time.time()
+    driver.process.send_signal(signal.SIGINT)
+    back, _, missing = driver.process.stdout.readline().partition(" ")
+    (driver.marks / "go").touch()
+    assert driver.end() == (0, "", "")
+    assert float(back) - pressed < 2
+    assert missing == "(('quick', 0), ('quick', 1))\n"
+
+
+CELL = """
+import os, sys, time
+from pathlib import Path
+from sklearn.base import BaseEstimator
+from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+import anyfold as af
+
+MARKS = Path(os.environ["MARKS"])
+X, y = load_iris(return_X_y=True)
+folds = af.Folds(X, y, cv=2)
+
+class Quick(BaseEstimator):
+    def fit(self, X, y):
+        return self
+    def score(self, X, y):
+        return 0.5
+
+class Hangs(Quick):
+    def __init__(self, mark):
+        self.mark = mark
+    def fit(self, X, y):
+        (MARKS / f"{self.mark}-{os.getpid()}").touch()
+        while True:
+            time.sleep(3600)
 
 def prepare(X):
     return X
 
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
-models = {"quick": Quick(), "hangs": make_pipeline(FunctionTransformer(prepare), Hangs())}
-""")
-    + """,
-        "af.run_cv(models, af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2)",
-        "result = af.run_cv({'quick': models['quick']}, af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2)",
-    ]
+def run(backend):
+    hangs = make_pipeline(FunctionTransformer(prepare), Hangs(backend))
+    try:
+        af.run_cv({"quick": Quick(), "hangs": hangs}, folds, backend=backend, n_jobs=2)
+    finally:
+        back.append(time.time())
 
-    # As a kernel does: cells run in a module of their own that stands in for __main__, on the main thread
-    # inside an event loop, and only then does Ctrl-C raise KeyboardInterrupt.
-    notebook = types.ModuleType("__main__")
-    notebook.__dict__.update({k: v for k, v in globals().items() if not k.startswith("__")})
-    sys.modules["__main__"] = notebook
-
-    async def kernel():
-        for number, cell in enumerate(CELLS):
-            before = signal.signal(signal.SIGINT, signal.default_int_handler)
-            try:
-                exec(compile(cell, f"<ipython-input-{number}>", "exec"), notebook.__dict__)
-            except KeyboardInterrupt as interrupt:
-                print(time.time(), interrupt.result.missing, interrupt.result["quick"]["test_score"])
-            finally:
-                signal.signal(signal.SIGINT, before)
-            await asyncio.sleep(0)
-        print(notebook.result["quick"]["test_score"])
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(kernel())
+back = []
 """
-)
 
 
-@pytest.mark.parametrize("backend", ["multiprocessing", "processes"])
-def test_a_notebook_gets_its_kernel_back(backend, start_driver):
-    driver = start_driver(backend, NOTEBOOK)
-    driver.wait_for("hangs-*", 2)
-    pressed = time.time()
-    os.killpg(driver.pid, signal.SIGINT)  # so does a notebook server
-    code, out, err = driver.end()
-    assert (code, err) == (0, "")
-    back, rest = out.split(maxsplit=1)
-    assert float(back) - pressed < 2
-    assert rest == "(('hangs', 0), ('hangs', 1)) [0.5 0.5]\n[0.5 0.5]\n"
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A notebook's kernel, as a notebook server starts it, and what it is asked with."""
+    monkeypatch.setenv("MARKS", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    with tempfile.TemporaryDirectory() as sockets:  # not below the test's folder: names of sockets are short
+        manager = KernelManager(transport="ipc", ip=f"{sockets}/kernel")
+        manager.start_kernel()
+        client = manager.client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=PATIENCE)
+            yield manager, client
+        finally:
+            client.stop_channels()
+            manager.shutdown_kernel(now=True)
+            manager.context.destroy()
+
+
+def test_a_notebook_gets_its_kernel_back(kernel, tmp_path):
+    manager, client = kernel
+
+    def ask(code, value="None"):
+        reply = client.execute(code, user_expressions={"value": value}, reply=True, timeout=PATIENCE)
+        assert reply["content"]["status"] == "ok", "\n".join(reply["content"]["traceback"])
+        told = reply["content"]["user_expressions"]["value"]
+        assert told["status"] == "ok", told
+        return literal_eval(told["data"]["text/plain"])
+
+    ask(CELL)
+    for backend in ("multiprocessing", "loky"):
+        client.execute(f"run({backend!r})", stop_on_error=False)  # or what is asked next may be dropped
+        eventually(lambda mark=f"{backend}-*": len(list(tmp_path.glob(mark))) == 2, "both workers hang")
+        pressed = time.time()
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=PATIENCE)["content"]
+        assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+        assert ask("", "back.pop()") - pressed < 2
+        workers = [int(mark.name.rpartition("-")[2]) for mark in tmp_path.glob(f"{backend}-*")]
+        assert not list(filter(alive, workers))
+        assert ask("result = sys.last_value.result", "result.interrupted")
+        assert ask("", "result.missing") == (("hangs", 0), ("hangs", 1))
+        assert ask("", "result['quick']['test_score'].tolist()") == [0.5, 0.5]
+        again = f"result = af.run_cv(Quick(), folds, backend={backend!r}, n_jobs=1)"
+        assert ask(again, "result['quick']['test_score'].tolist()") == [0.5, 0.5]

@@ -29,6 +29,9 @@ __all__ = ["IDLE_SECONDS", "borrow", "shutdown"]
 IDLE_SECONDS = 300.0
 """How long idle workers are kept."""
 
+END_SECONDS = 1.0
+"""How long a run that was interrupted waits for its workers to be gone; afterwards they go by themselves."""
+
 Stamp = tuple[int, int]
 """Time of change and size of a file."""
 
@@ -193,10 +196,11 @@ def _put_back(warm: _Warm) -> None:
 
 
 def _discard(executor: Executor) -> None:
-    # In a thread, where no second Ctrl-C can stop it half-way.
+    # In a thread, where no second Ctrl-C can stop it half-way. A worker that is being started cannot be
+    # ended before it is there: that may take longer than anybody should wait who has pressed Ctrl-C.
     ending = threading.Thread(target=_end, args=(executor,), name="anyfold-end")
     ending.start()
-    ending.join()
+    ending.join(END_SECONDS)
 
 
 def _end(executor: Executor) -> None:
