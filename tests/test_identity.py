@@ -5,24 +5,27 @@ import warnings
 import joblib
 import numpy as np
 import pytest
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, make_classification
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_selection import SelectFromModel
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import StratifiedKFold
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from tests.backends import BACKENDS
 
 import anyfold as af
+from anyfold.model_selection import GridSearchCV
 
 
 class Noisy(ClassifierMixin, BaseEstimator):
@@ -196,6 +199,41 @@ def test_a_models_numbers_do_not_depend_on_its_company(backend, oracle):
     assert found["scores"] == expected["scores"]
     assert found["estimators"] == expected["estimators"]
     assert found["predictions"] == expected["predictions"]
+
+
+def test_models_that_share_a_generator_of_the_process_have_their_numbers_in_threads_too():
+    X, y = make_classification(800, 40, random_state=0)
+    l1 = LogisticRegression(solver="liblinear", l1_ratio=1.0, random_state=0)
+    models = {
+        "l1": l1,
+        "dual": LogisticRegression(solver="liblinear", dual=True, max_iter=20, random_state=0),
+        "inside": OneVsRestClassifier(clone(l1)),
+        "a step": Pipeline([("select", SelectFromModel(clone(l1))), ("model", LinearSVC(dual=True))]),
+    }
+
+    def coefficients(**settings):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some do not converge
+            result = af.run_cv(
+                models,
+                af.Folds(X, y, cv=6),
+                random_state=0,
+                return_predictions="decision_function",
+                **settings,
+            )
+        return {name: result.predictions(name, "decision_function").tobytes() for name in models}
+
+    expected = coefficients(backend="serial")
+
+    assert coefficients(backend="threads", n_jobs=4) == expected
+
+
+def test_a_search_on_threads_inside_a_fit_that_runs_alone_does_not_wait_for_it():
+    X, y = make_classification(100, random_state=0)
+    search = GridSearchCV(LinearSVC(dual=True), {"C": [0.1, 1]}, cv=2, backend="threads", n_jobs=2)
+    result = af.run_cv(search, af.Folds(X, y, cv=2), backend="threads", n_jobs=2)
+
+    assert not result.failures
 
 
 def test_a_models_numbers_do_not_depend_on_its_name():

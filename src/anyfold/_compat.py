@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
@@ -16,6 +17,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 __all__ = [
     "BaseSearchCV",
     "check_method_params",
+    "draws_from_process",
     "is_fit_and_score",
     "is_multimetric",
     "is_pairwise",
@@ -37,6 +39,26 @@ def num_samples(X: Any) -> int:
 def is_pairwise(estimator: Any) -> bool:
     """Return whether X is a square kernel or distance matrix, sliced along both axes."""
     return bool(get_tags(estimator).input_tags.pairwise)
+
+
+def draws_from_process(estimator: Any) -> bool:
+    """Return whether fitting draws random numbers from one generator for all threads of the process.
+
+    LIBLINEAR and LIBSVM do, as scikit-learn brings them (``svm/src/newrand``): with the dual problem, with an
+    l1 penalty and for probabilities.
+    """
+    if "sklearn.svm" not in sys.modules:
+        return False  # nobody has imported any of these
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.svm import SVC, LinearSVC, LinearSVR, NuSVC
+
+    if isinstance(estimator, (LogisticRegression, LogisticRegressionCV)):
+        is_l2 = estimator.penalty != "l1" and getattr(estimator, "l1_ratio", None) in (None, 0)
+        is_safe = type(estimator) is LogisticRegression and is_l2 and not estimator.dual
+        return estimator.solver == "liblinear" and not is_safe
+    if isinstance(estimator, (LinearSVC, LinearSVR)):
+        return estimator.dual is not False or getattr(estimator, "penalty", "l2") == "l1"
+    return isinstance(estimator, (SVC, NuSVC)) and estimator.probability is True
 
 
 def check_method_params(X: Any, params: Mapping[str, Any] | None, indices: Any = None) -> dict[str, Any]:

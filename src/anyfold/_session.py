@@ -24,7 +24,7 @@ from anyfold._plan.content import Conditions
 from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._worker.capture import the_callers_ears
-from anyfold._worker.execute import Job, Work, inside_worker
+from anyfold._worker.execute import Job, Work, depth, inside_worker
 from anyfold._worker.shared_steps import forget_steps
 from anyfold.errors import AnyfoldWarning, UnknownBackendError, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
@@ -156,6 +156,7 @@ def run_work(
         sklearn_config=sklearn.get_config(),
         ears=the_callers_ears(),
         caller=os.getpid(),
+        depth=depth(),
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
     shared: Shared[Job] = (

@@ -9,6 +9,7 @@ from typing import Any
 
 from anyfold._data.kinds import private_copy
 from anyfold._plan.task import Leaf
+from anyfold._worker.alone import alone_if_needed
 from anyfold._worker.execute import Produced
 from anyfold.executors.base import Shared
 
@@ -80,9 +81,10 @@ class Calls:
                 return value
             return private_copy(common[value.position]) if writable else common[value.position]
 
-        args = map(resolved, call.args)
+        args = [resolved(value) for value in call.args]
         kwargs = {name: resolved(value) for name, value in call.kwargs.items()}
-        return Produced(None, {"value": call.function(*args, **kwargs)})
+        with alone_if_needed(*args, *kwargs.values()):
+            return Produced(None, {"value": call.function(*args, **kwargs)})
 
     def fit_stem(self, leaf: Leaf, depth: int) -> Any:
         """Do nothing: calls have no steps."""

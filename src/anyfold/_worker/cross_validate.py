@@ -20,6 +20,7 @@ from anyfold._data.slices import FoldSlices, slices
 from anyfold._plan.prefix import leading_steps
 from anyfold._plan.seeds import unset_random_states
 from anyfold._plan.task import Failure, FoldScores, Leaf, Stage
+from anyfold._worker.alone import alone_if_needed
 from anyfold._worker.execute import Produced, StageError
 from anyfold._worker.failures import failure_of
 from anyfold._worker.shared_steps import Made, SharedSteps, take_made
@@ -76,7 +77,7 @@ class CrossValidation:
         steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, plan.pairwise), fold.y_train)
         with steps.attached(estimator) if plan.shares_steps and not writable else nullcontext():
             begun = time.perf_counter()
-            with _stage("fit"):
+            with _stage("fit"), alone_if_needed(estimator):
                 if fold.y_train is None:
                     estimator.fit(fold.X_train, **fit_params)
                 else:
@@ -107,7 +108,11 @@ class CrossValidation:
         pipeline = Pipeline([(f"step{position}", step) for position, step in enumerate(first)])
         pairwise = self.models[leaf.key.model].pairwise
         steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, pairwise), fold.y_train)
-        with steps.attached(pipeline, is_transformer=True), suppress(Exception):  # the leaves will raise it
+        with (
+            steps.attached(pipeline, is_transformer=True),
+            alone_if_needed(pipeline),
+            suppress(Exception),  # the leaves will raise it
+        ):
             pipeline.fit_transform(fold.X_train, fold.y_train)
             pipeline.transform(fold.X_test)
         return steps.made()

@@ -42,6 +42,7 @@ __all__ = [
     "Produced",
     "StageError",
     "Work",
+    "depth",
     "inherited_seed",
     "inside_worker",
     "run_stem",
@@ -105,15 +106,22 @@ class Job:
     ears: Ears
     caller: int
     """Process id of the caller."""
+    depth: int = 0
+    """How many runs it is inside of."""
 
 
-_inside: ContextVar[bool] = ContextVar("anyfold_inside_worker", default=False)
+_depth: ContextVar[int] = ContextVar("anyfold_depth", default=0)
 _seed: ContextVar[int | None] = ContextVar("anyfold_seed", default=None)
 
 
 def inside_worker() -> bool:
     """Return whether the caller runs inside a task of anyfold, on whatever backend."""
-    return _inside.get()
+    return _depth.get() > 0
+
+
+def depth() -> int:
+    """Return how many runs of anyfold the caller is inside of."""
+    return _depth.get()
 
 
 def inherited_seed() -> int | None:
@@ -235,7 +243,7 @@ if hasattr(os, "register_at_fork"):
 def _surroundings(job: Job) -> Iterator[Found]:
     import sklearn
 
-    token = _inside.set(True)
+    token = _depth.set(job.depth + 1)
     try:
         with (
             limit_worker(job.inner_threads, job.isolation),
@@ -245,7 +253,7 @@ def _surroundings(job: Job) -> Iterator[Found]:
         ):
             yield found
     finally:
-        _inside.reset(token)
+        _depth.reset(token)
 
 
 def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:
