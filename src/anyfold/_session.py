@@ -17,6 +17,7 @@ import sklearn
 from anyfold._engine.drive import drive
 from anyfold._engine.events import observer
 from anyfold._engine.journal import Journal
+from anyfold._engine.progress import progress_observer
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
@@ -144,6 +145,7 @@ def run_work(
     """
     n_before = len(outcomes)
     isolation = isolation_of(workers.executor)
+    bar = progress_observer(settings.progress, outcomes.values(), in_processes=isolation == "process")
     job = Job(
         identity=secrets.token_hex(8),
         work=work,
@@ -178,7 +180,7 @@ def run_work(
             time_limit=settings.time_limit,
             temp_dir=workers.temp_dir,
             resources=settings.resources,
-            observe=observer(settings.callbacks, settings.progress),
+            observe=observer([*settings.callbacks, bar]),
         )
     finally:
         shared.release()

@@ -107,11 +107,12 @@ def drive(
         deadline=None if time_limit is None else time.monotonic() + time_limit,
         temp_dir=temp_dir,
     )
-    observe(RunStarted(n_leaves, n_workers))
     if hasattr(signal, "siginterrupt"):
         # Libraries with a handler of their own (polars) leave it so that Ctrl-C ends no wait for a lock.
         signal.siginterrupt(signal.SIGINT, True)
+    n_taken = len(outcomes)
     try:
+        observe(RunStarted(n_leaves, n_workers, n_taken))
         with in_use(executor), run.listening(), _in_caller(job):
             run.to_the_end()
     except KeyboardInterrupt:

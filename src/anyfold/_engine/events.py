@@ -1,13 +1,10 @@
-"""What happens during a run, as values, and the progress bar that is drawn from them."""
+"""What happens during a run, as values, and who is told of it."""
 
 from __future__ import annotations
 
-import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from anyfold._plan.task import Outcome, TaskKey
 from anyfold.errors import AnyfoldWarning
@@ -17,15 +14,35 @@ __all__ = ["Event", "RunFinished", "RunStarted", "TaskFinished", "TaskStarted", 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run begins."""
+    """A run begins.
+
+    Attributes
+    ----------
+    n_tasks : int
+        How many tasks are to be run.
+    n_workers : int
+        How many run at once.
+    n_taken : int
+        How many more were taken from a journal; nothing is told of them.
+    """
 
     n_tasks: int
     n_workers: int
+    n_taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskStarted:
-    """A worker begins a task."""
+    """A worker begins a task.
+
+    Attributes
+    ----------
+    key : TaskKey
+        Which task: ``key.model``, the name of the model; ``key.fold``, from 0, or -1 for a fit on all data;
+        ``key.candidate``, the number of a search's candidate from 1, otherwise 0.
+    attempt : int
+        1, and one more each time that a lost worker is the reason for running it again.
+    """
 
     key: TaskKey
     attempt: int
@@ -33,24 +50,33 @@ class TaskStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskFinished:
-    """A task has an outcome, good or bad."""
+    """A task has an outcome, good or bad; with a journal, it is on record by now.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        What became of it: ``outcome.key``, as for `TaskStarted`; ``outcome.value``, for a fold its
+        ``test`` and ``train`` scores, ``fit_time`` and ``score_time`` in seconds, or None;
+        ``outcome.failure``, None or an error's ``type_name``, ``message``, ``traceback`` and ``stage``, which
+        says what was being done; ``outcome.place``, the worker's ``host``, ``pid`` and ``thread``, None where
+        it is not known; ``outcome.started`` and ``outcome.ended``, seconds since the epoch by the worker's
+        clock; ``outcome.attempts``; ``outcome.warnings``.
+    """
 
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ends, for whatever reason."""
+    """A run ends, for whatever reason: all is done, time is over, Ctrl-C, an error."""
 
 
 Event = RunStarted | TaskStarted | TaskFinished | RunFinished
 
 
-def observer(
-    callbacks: Sequence[Callable[[Event], object]], progress: bool | None
-) -> Callable[[Event], None]:
+def observer(listeners: Iterable[Callable[[Event], object]]) -> Callable[[Event], None]:
     """Return what tells everybody who wants to know; a callback that raises is not called again."""
-    listeners: list[Callable[[Event], object]] = [*callbacks, progress_observer(progress)]
+    listeners = list(listeners)
 
     def tell(event: Event) -> None:
         for listener in list(listeners):
@@ -66,59 +92,3 @@ def observer(
                 )
 
     return tell
-
-
-SHORT_RUN = 2.0
-"""Seconds before a bar shows by itself."""
-
-
-def progress_observer(progress: bool | None) -> Callable[[Event], None]:
-    """Return what draws the bar: always, never, or with None on a terminal for runs that last."""
-    if progress is False or (progress is None and not sys.stderr.isatty()):
-        return lambda event: None
-    return _Bar(delay=0.0 if progress else SHORT_RUN)
-
-
-class _Bar:
-    """A bar with done/total, failures and time left, on standard error."""
-
-    def __init__(self, delay: float) -> None:
-        self._delay = delay
-        self._started = time.monotonic()
-        self._n_tasks = self._n_done = self._n_failed = 0
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case RunStarted(n_tasks, _):
-                self._n_tasks = n_tasks
-                self._started = time.monotonic()
-            case TaskFinished(outcome):
-                self._n_done += 1
-                self._n_failed += outcome.failure is not None
-                self._draw()
-            case RunFinished() if self._bar is not None:
-                self._bar.stop()
-
-    def _draw(self) -> None:
-        if self._bar is None and time.monotonic() - self._started >= self._delay:
-            self._show()
-        if self._bar is not None:
-            failed = f", {self._n_failed} failed" if self._n_failed else ""
-            self._bar.update(self._task, completed=self._n_done, failed=failed)
-
-    def _show(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("anyfold"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tasks{task.fields[failed]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("", total=self._n_tasks, failed="")
-        self._bar.start()

@@ -1,0 +1,331 @@
+"""The bar that long work shows by itself: on a terminal drawn by rich, in a notebook as HTML."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Protocol
+
+from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
+from anyfold._plan.task import FoldScores, Outcome
+from anyfold._worker.execute import inside_worker
+
+__all__ = ["Standing", "progress_observer"]
+
+SHORT_RUN = 2.0
+"""Seconds before a bar shows by itself."""
+
+NAN = float("nan")
+Place = tuple[str, int]
+"""A model, or one of its candidates."""
+
+
+class Standing:
+    """Which model or candidate is ahead so far, by the mean of the first metric.
+
+    All run on one fold before the next begins. Compared are those that have run on all folds but the one that
+    is under way; one that failed on a fold is out.
+
+    Examples
+    --------
+    >>> from anyfold._plan.task import TaskKey
+    >>> standing = Standing([])
+    >>> for model, fold, score in [("rf", 0, 0.5), ("nb", 0, 0.75), ("rf", 1, 1.0), ("nb", 1, 0.25)]:
+    ...     standing.add(Outcome(TaskKey(model, 0, fold), FoldScores({"auc": score}, None, 0.0, 0.0)))
+    ...     print(standing.told())
+    best auc 0.5 (rf)
+    best auc 0.75 (nb)
+    best auc 0.75 (rf)
+    best auc 0.75 (rf)
+    """
+
+    def __init__(self, outcomes: Iterable[Outcome]) -> None:
+        self._sums: dict[Place, tuple[int, float]] = {}
+        self._most = 0
+        self._metric = ""
+        for outcome in outcomes:
+            self.add(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of a task that has finished."""
+        place = outcome.key.model, outcome.key.candidate
+        value = outcome.value
+        if outcome.failure is not None:
+            self._sums[place] = 0, NAN
+        elif isinstance(value, FoldScores) and value.test:
+            self._metric, score = next(iter(value.test.items()))
+            n_folds, total = self._sums.get(place, (0, 0.0))
+            self._sums[place] = n_folds + 1, total + float(score)
+            self._most = max(self._most, n_folds + 1)
+
+    def told(self) -> str:
+        """Say who is ahead; empty where nobody is."""
+        best, leader = -math.inf, None
+        for place, (n_folds, total) in list(self._sums.items()):  # another thread may add to it
+            if n_folds >= max(1, self._most - 1) and total / n_folds > best:
+                best, leader = total / n_folds, place
+        if leader is None:
+            return ""
+        model, candidate = leader
+        return f"best {self._metric} {best:.4g} ({f'candidate {candidate}' if candidate else model})"
+
+
+@dataclass(slots=True)
+class State:
+    """How far a run is."""
+
+    standing: Standing
+    n_tasks: int = 0
+    """Those included that were taken from a journal."""
+    n_taken: int = 0
+    n_done: int = 0
+    n_failed: int = 0
+    n_workers: int = 1
+    began: float = 0.0
+    """On the monotonic clock, as all times here."""
+    working: float | None = None
+    """When the first task began; workers had to start before."""
+    heard: float = 0.0
+    """When something was last heard."""
+    ended: bool = False
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return how long the rest will take if it goes on like this; None before anything is done."""
+        n_here, n_left = self.n_done - self.n_taken, self.n_tasks - self.n_done
+        if not n_here:
+            return None
+        running = min(self.n_workers, n_left) / 2  # each of them is half done, on average
+        since = self.began if self.working is None else self.working
+        estimate = (self.heard - since) / (n_here + running) * (n_left - running)
+        return max(0.0, estimate - (now - self.heard))
+
+    def __str__(self) -> str:
+        now = time.monotonic()
+        parts = [f"{self.n_done}/{self.n_tasks} tasks"]
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed")
+        if self.n_taken:
+            parts.append(f"{self.n_taken} from the journal")
+        if self.ended:
+            parts.append(f"{_clock(now - self.began)} in all")
+        elif (left := self.seconds_left(now)) is not None:
+            parts.append(f"{_clock(left)} left")
+        if best := self.standing.told():
+            parts.append(best)
+        return ", ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class _Surface(Protocol):
+    """Where progress is shown."""
+
+    def open(self, state: State) -> None: ...
+    def update(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def progress_observer(
+    progress: bool | None, outcomes: Iterable[Outcome], *, in_processes: bool
+) -> Callable[[Event], None]:
+    """Return what shows how far a run is: always, never, or with None where somebody sees it.
+
+    Parameters
+    ----------
+    progress : bool or None
+        None shows it on a terminal and in a notebook, when a run lasts, and not where ``CI`` is set.
+    outcomes : iterable of Outcome
+        What is known before the run.
+    in_processes : bool
+        Whether tasks run in processes of their own.
+    """
+    hidden = progress is False or inside_worker()
+    surface = None if hidden else _surface(asked_for=bool(progress), in_processes=in_processes)
+    if surface is None:
+        return lambda event: None
+    return _Progress(surface, State(Standing(outcomes)), delay=0.0 if progress else SHORT_RUN)
+
+
+def _surface(*, asked_for: bool, in_processes: bool) -> _Surface | None:
+    if not asked_for and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return None
+    if _in_notebook():
+        return _Notebook()
+    if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return _Terminal(in_processes)
+    return _Lines() if asked_for and sys.stderr is not None else None
+
+
+def _in_notebook() -> bool:
+    ipython: Any = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+_one_at_a_time = threading.Lock()
+"""Held by the run that is shown; others that run in other threads meanwhile are not."""
+
+
+class _Progress:
+    """Shows a run from some seconds on, whether or not anything has finished by then."""
+
+    def __init__(self, surface: _Surface, state: State, delay: float) -> None:
+        self._surface = surface
+        self._state = state
+        self._delay = delay
+        self._timer: threading.Timer | None = None
+        self._is_shown = False
+
+    def __call__(self, event: Event) -> None:
+        state = self._state
+        match event:
+            case RunStarted():
+                state.n_tasks = event.n_tasks + event.n_taken
+                state.n_done = state.n_taken = event.n_taken
+                state.n_workers = event.n_workers
+                state.began = state.heard = time.monotonic()
+                self._show_soon()
+            case TaskStarted() if state.working is None:
+                state.working = time.monotonic()
+            case TaskFinished(outcome):
+                state.n_done += 1
+                state.n_failed += outcome.failure is not None
+                state.heard = time.monotonic()
+                state.standing.add(outcome)
+                if self._is_shown:
+                    self._surface.update()
+            case RunFinished():
+                self._end()
+
+    def _show_soon(self) -> None:
+        if not self._delay:
+            self._show()
+            return
+        self._timer = threading.Timer(self._delay, self._show)
+        self._timer.daemon = True
+        self._timer.name = "anyfold-progress"
+        self._timer.start()
+
+    def _show(self) -> None:
+        if _one_at_a_time.acquire(blocking=False):
+            try:
+                self._surface.open(self._state)
+            except BaseException:
+                _one_at_a_time.release()
+                raise
+            self._is_shown = True
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        self._state.ended = True
+        if self._is_shown:
+            self._is_shown = False
+            try:
+                self._surface.close()
+            finally:
+                _one_at_a_time.release()
+
+
+class _Terminal:
+    """One line at the bottom of a terminal.
+
+    What is printed meanwhile goes above it, where tasks run in processes: elsewhere what tasks print would
+    lose its way. And output that goes into a file must stay there.
+    """
+
+    def __init__(self, in_processes: bool) -> None:
+        self._redirects = in_processes and sys.stdout is not None and sys.stdout.isatty()
+
+    def open(self, state: State) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        console = Console(file=sys.stderr, markup=False, emoji=False)
+
+        def line() -> Table:
+            cells = Table.grid(Column(), Column(), Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1))
+            bar = ProgressBar(state.n_tasks or 1, state.n_done, width=24 if console.width >= 70 else 8)
+            cells.add_row("anyfold", bar, Text(str(state)))
+            return cells
+
+        self._live = Live(
+            get_renderable=line,
+            console=console,
+            refresh_per_second=4,
+            redirect_stdout=self._redirects,
+            redirect_stderr=self._redirects,
+        )
+        self._live.start()
+
+    def update(self) -> None:
+        pass  # it looks for itself, and the time left goes on meanwhile
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+@dataclass(slots=True)
+class _Notebook:
+    """A bar below the cell."""
+
+    _handle: Any = None
+    _state: Any = None
+    _drawn: float = field(default=0.0)
+
+    def open(self, state: State) -> None:
+        from IPython.display import display  # type: ignore[import-not-found]
+
+        self._state = state
+        self._drawn = time.monotonic()
+        self._handle = display(self._picture(), raw=True, display_id=True)
+
+    def update(self) -> None:
+        if time.monotonic() - self._drawn >= 0.25:
+            self._drawn = time.monotonic()
+            self._handle.update(self._picture(), raw=True)
+
+    def close(self) -> None:
+        self._handle.update(self._picture(), raw=True)
+
+    def _picture(self) -> Mapping[str, str]:
+        state = self._state
+        bar = f'<progress value="{state.n_done}" max="{state.n_tasks or 1}"></progress>'
+        return {"text/plain": f"anyfold: {state}", "text/html": f"<div>{bar} {escape(str(state))}</div>"}
+
+
+@dataclass(slots=True)
+class _Lines:
+    """A line for each tenth, for logs."""
+
+    _state: Any = None
+    _tenth: int = 0
+
+    def open(self, state: State) -> None:
+        self._state = state
+
+    def update(self) -> None:
+        tenth = 10 * self._state.n_done // (self._state.n_tasks or 1)
+        if self._tenth < tenth < 10:
+            self._tenth = tenth
+            self._write()
+
+    def close(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        sys.stderr.write(f"anyfold: {self._state}\n")
+        sys.stderr.flush()
