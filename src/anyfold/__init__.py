@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anyfold import errors
     from anyfold.cross_validation import Folds, run_cv
     from anyfold.executors import available_backends, get_executor, register_backend, shutdown
+    from anyfold.parallel import parallel_map, parallel_starmap
     from anyfold.results import CVResult
     from anyfold.settings import config_context, get_config, set_config
 
@@ -28,6 +29,8 @@ __all__ = [
     "errors",
     "get_config",
     "get_executor",
+    "parallel_map",
+    "parallel_starmap",
     "register_backend",
     "run_cv",
     "set_config",
@@ -41,6 +44,8 @@ _HOMES = {
     "config_context": "anyfold.settings",
     "get_config": "anyfold.settings",
     "get_executor": "anyfold.executors",
+    "parallel_map": "anyfold.parallel",
+    "parallel_starmap": "anyfold.parallel",
     "register_backend": "anyfold.executors",
     "run_cv": "anyfold.cross_validation",
     "set_config": "anyfold.settings",

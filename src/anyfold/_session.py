@@ -14,16 +14,18 @@ from dataclasses import dataclass
 
 import sklearn
 
-from anyfold._engine.drive import drive
+from anyfold._engine.drive import drive, in_caller
 from anyfold._engine.events import observer
 from anyfold._engine.journal import Journal
 from anyfold._engine.progress import progress_observer
 from anyfold._engine.relay import issue_warnings
+from anyfold._engine.run import Run
 from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
 from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, Outcome, TaskKey
+from anyfold._plan.units import LARGEST_UNIT
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, depth, inside_worker
 from anyfold._worker.shared_steps import forget_steps
@@ -31,7 +33,7 @@ from anyfold.errors import AnyfoldWarning, UnknownBackendError, UnsupportedFeatu
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
-__all__ = ["Workers", "conditions", "open_journal", "open_workers", "run_work"]
+__all__ = ["Workers", "conditions", "open_journal", "open_workers", "run_work", "working"]
 
 STOPPABLE = ("multiprocessing", "processes", "loky", "joblib with one of these", "dask", "ray")
 """Backends of anyfold whose running work can be stopped."""
@@ -144,6 +146,51 @@ def run_work(
     which has all of them, those among the outcomes included; and so are their warnings, at the end.
     """
     n_before = len(outcomes)
+    with (
+        working(
+            work,
+            leaves,
+            n_leaves,
+            workers=workers,
+            settings=settings,
+            root_seed=root_seed,
+            stop_on_failure=stop_on_failure,
+            outcomes=outcomes,
+            record=record,
+            rank=_without(outcomes, rank).__getitem__,
+            layout=layout,
+        ) as run,
+        in_caller(run.job),
+    ):
+        run.to_the_end()
+    issue_warnings(outcomes[key] for key in sorted(outcomes, key=rank.__getitem__))
+    n_done = len(outcomes) - n_before
+    if run.out_of_time:
+        warnings.warn(
+            f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
+            "had finished; result.missing names the others",
+            AnyfoldWarning,
+            stacklevel=3,
+        )
+
+
+@contextlib.contextmanager
+def working(
+    work: Work,
+    leaves: Iterable[Leaf],
+    n_leaves: int | None,
+    *,
+    workers: Workers,
+    settings: Resolved,
+    root_seed: int,
+    stop_on_failure: bool,
+    outcomes: dict[TaskKey, Outcome],
+    record: Callable[[Iterable[Outcome]], None] | None,
+    rank: Callable[[TaskKey], int],
+    layout: Layout | None = None,
+    largest_unit: int = LARGEST_UNIT,
+) -> Iterator[Run]:
+    """Publish some work and set up its run, for a block that goes through it inside `in_caller`."""
     isolation = isolation_of(workers.executor)
     bar = progress_observer(settings.progress, outcomes.values(), in_processes=isolation == "process")
     job = Job(
@@ -165,14 +212,14 @@ def run_work(
         share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
     )
     try:
-        in_time = drive(
+        with drive(
             job,
             leaves,
             n_leaves,
             executor=workers.executor,
             shared_job=shared,
             n_workers=workers.n_workers,
-            rank=_without(outcomes, rank).__getitem__,
+            rank=rank,
             layout=layout,
             outcomes=outcomes,
             record=record,
@@ -180,18 +227,11 @@ def run_work(
             time_limit=settings.time_limit,
             temp_dir=workers.temp_dir,
             resources=settings.resources,
+            largest_unit=largest_unit,
             observe=observer([*settings.callbacks, bar]),
-        )
+        ) as run:
+            yield run
     finally:
         shared.release()
         if isolation != "process":
             forget_steps()
-    issue_warnings(outcomes[key] for key in sorted(outcomes, key=rank.__getitem__))
-    n_done = len(outcomes) - n_before
-    if not in_time:
-        warnings.warn(
-            f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
-            "had finished; result.missing names the others",
-            AnyfoldWarning,
-            stacklevel=3,
-        )

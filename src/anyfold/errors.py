@@ -21,6 +21,7 @@ __all__ = [
     "MissingDependencyError",
     "SharedLost",
     "TaskTimeoutError",
+    "TimeLimitError",
     "UnknownBackendError",
     "UnknownModelError",
     "UnreadableResultError",
@@ -111,6 +112,21 @@ class SharedLost(AnyfoldError, LookupError):
 
 class TaskTimeoutError(AnyfoldError, TimeoutError):
     """A task ran longer than it was allowed to."""
+
+
+class TimeLimitError(AnyfoldError, TimeoutError):
+    """The time of a run was over before it could return what was asked for.
+
+    Attributes
+    ----------
+    result : object
+        What had finished; for `parallel_map` values by the index of the item. It is not pickled.
+    """
+
+    result: object = None
+
+    def __reduce__(self) -> tuple[type[TimeLimitError], tuple[object, ...]]:
+        return type(self), self.args
 
 
 class WorkerTraceback(AnyfoldError):

@@ -1,5 +1,6 @@
 """The public API as a user writes it; type-checked, never run."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,3 +46,8 @@ with af.config_context(backend="threads", n_jobs=-1):
     af.get_config()
 af.set_config(retries=1)
 af.shutdown()
+
+squares: list[int] = af.parallel_map(len, ["a", "bc"], backend="loky", n_jobs=2)
+powers: list[int] = af.parallel_starmap(len, [("a",), ("bc",)], random_state=0)
+one_by_one: Iterator[int] = af.parallel_map(len, iter("abc"), return_as="generator")
+af.parallel_map(len, ["a"], n_job=2)  # type: ignore[call-overload]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -25,19 +26,21 @@ from anyfold._engine.supply import Supply
 from anyfold._engine.usage import in_use
 from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, Outcome, TaskKey
+from anyfold._plan.units import LARGEST_UNIT
 from anyfold._worker.capture import routed
 from anyfold._worker.execute import Job
 from anyfold._worker.threads import limit_caller
 from anyfold._worker.tidying import tidied
 from anyfold.executors.base import Executor, Shared
 
-__all__ = ["drive"]
+__all__ = ["drive", "heard_in_caller", "in_caller"]
 
 
+@contextlib.contextmanager
 def drive(
     job: Job,
     leaves: Iterable[Leaf],
-    n_leaves: int,
+    n_leaves: int | None,
     *,
     executor: Executor,
     shared_job: Shared[Job],
@@ -50,9 +53,12 @@ def drive(
     time_limit: float | None = None,
     resources: Mapping[str, Mapping[str, float]] | None = None,
     temp_dir: str | None = None,
+    largest_unit: int = LARGEST_UNIT,
     observe: Callable[[Event], None] = lambda event: None,
-) -> bool:
-    """Run all leaves on an executor; their outcomes are kept by key as they come.
+) -> Iterator[Run]:
+    """Set up a run of leaves on an executor; at the end of the block what still runs is stopped.
+
+    The block goes through the run, to its end or step by step. Outcomes are kept by key as they come.
 
     Parameters
     ----------
@@ -60,8 +66,8 @@ def drive(
         What all leaves share.
     leaves : iterable of Leaf
         Drawn as needed, in the order in which they should start.
-    n_leaves : int
-        How many there are.
+    n_leaves : int or None
+        How many there are; None where nobody knows.
     executor : Executor
         Where they run.
     shared_job : Shared
@@ -84,20 +90,28 @@ def drive(
         What the leaves of a model need, for an executor that places tasks by it.
     temp_dir : str, optional
         Where the mailbox may keep a file, on systems where it needs one.
+    largest_unit : int
+        Leaves that may be submitted together.
     observe : callable
         Is told what happens, in this thread.
 
-    Returns
-    -------
-    bool
-        Whether time was left.
+    Yields
+    ------
+    Run
+        To be used in this thread, inside `in_caller`.
     """
     relay = Relay(from_processes=job.isolation == "process")
     ledger = Ledger(outcomes, record, observe, rank, relay)
     run = Run(
         job=job,
         supply=Supply(
-            iter(leaves), n_leaves, resources or {}, outcomes, rank, layout, most_stems=n_workers + 1
+            iter(leaves),
+            sys.maxsize if n_leaves is None else n_leaves,
+            resources or {},
+            outcomes,
+            rank,
+            layout,
+            most_stems=n_workers + 1,
         ),
         executor=executor,
         shared_job=shared_job,
@@ -106,6 +120,7 @@ def drive(
         ledger=ledger,
         deadline=None if time_limit is None else time.monotonic() + time_limit,
         temp_dir=temp_dir,
+        largest_unit=largest_unit,
     )
     if hasattr(signal, "siginterrupt"):
         # Libraries with a handler of their own (polars) leave it so that Ctrl-C ends no wait for a lock.
@@ -113,8 +128,8 @@ def drive(
     n_taken = len(outcomes)
     try:
         observe(RunStarted(n_leaves, n_workers, n_taken))
-        with in_use(executor), run.listening(), _in_caller(job):
-            run.to_the_end()
+        with in_use(executor), run.listening():
+            yield run
     except KeyboardInterrupt:
         if job.isolation == "process":
             ledger.forget_interrupted()
@@ -125,19 +140,21 @@ def drive(
             relay.finish()
         finally:
             observe(RunFinished())
-    return not run.out_of_time
 
 
 @contextlib.contextmanager
-def _in_caller(job: Job) -> Iterator[None]:
-    """Limit threads and route warnings once for the run where tasks share the caller's process."""
+def in_caller(job: Job) -> Iterator[None]:
+    """Have the caller's process be a worker's, and put it back afterwards, where tasks share it."""
+    with heard_in_caller(job), contextlib.nullcontext() if job.isolation == "process" else tidied():
+        yield
+
+
+@contextlib.contextmanager
+def heard_in_caller(job: Job) -> Iterator[None]:
+    """Limit threads and route warnings where tasks share the caller's process."""
     if job.isolation == "process":
         yield
     else:
         streams = job.isolation == "thread"  # else the output is in order as it is
-        with (
-            limit_caller(job.inner_threads),
-            routed(job.ears, own_process=False, streams=streams),
-            tidied(),
-        ):
+        with limit_caller(job.inner_threads), routed(job.ears, own_process=False, streams=streams):
             yield

@@ -18,15 +18,15 @@ class RunStarted:
 
     Attributes
     ----------
-    n_tasks : int
-        How many tasks are to be run.
+    n_tasks : int or None
+        How many tasks, or items of a map, are to be run; None where nobody knows.
     n_workers : int
         How many run at once.
     n_taken : int
         How many more were taken from a journal; nothing is told of them.
     """
 
-    n_tasks: int
+    n_tasks: int | None
     n_workers: int
     n_taken: int = 0
 

@@ -65,7 +65,10 @@ class Ledger:
         return max(1, self._attempts.pop(key, 0))
 
     def _enter(self, outcome: Outcome) -> Outcome:
-        quiet = outcome if not (outcome.logs or outcome.output) else replace(outcome, logs=(), output=())
+        quiet = outcome
+        if outcome.logs or outcome.output or outcome.parts:
+            parts = tuple(replace(part, logs=(), output=()) for part in outcome.parts if part.warnings)
+            quiet = replace(outcome, logs=(), output=(), parts=parts)
         self.outcomes[outcome.key] = quiet
         self._uncounted.append(quiet)
         self.relay.take(self.rank(outcome.key), outcome)

@@ -81,8 +81,8 @@ class State:
     """How far a run is."""
 
     standing: Standing
-    n_tasks: int = 0
-    """Those included that were taken from a journal."""
+    n_tasks: int | None = 0
+    """Those included that were taken from a journal; None where nobody knows."""
     n_taken: int = 0
     n_done: int = 0
     n_failed: int = 0
@@ -97,9 +97,10 @@ class State:
 
     def seconds_left(self, now: float) -> float | None:
         """Return how long the rest will take if it goes on like this; None before anything is done."""
-        n_here, n_left = self.n_done - self.n_taken, self.n_tasks - self.n_done
-        if not n_here:
+        n_here = self.n_done - self.n_taken
+        if not n_here or self.n_tasks is None:
             return None
+        n_left = self.n_tasks - self.n_done
         running = min(self.n_workers, n_left) / 2  # each of them is half done, on average
         since = self.began if self.working is None else self.working
         estimate = (self.heard - since) / (n_here + running) * (n_left - running)
@@ -107,7 +108,7 @@ class State:
 
     def __str__(self) -> str:
         now = time.monotonic()
-        parts = [f"{self.n_done}/{self.n_tasks} tasks"]
+        parts = [f"{self.n_done}{'' if self.n_tasks is None else f'/{self.n_tasks}'} tasks"]
         if self.n_failed:
             parts.append(f"{self.n_failed} failed")
         if self.n_taken:
@@ -189,7 +190,7 @@ class _Progress:
         state = self._state
         match event:
             case RunStarted():
-                state.n_tasks = event.n_tasks + event.n_taken
+                state.n_tasks = None if event.n_tasks is None else event.n_tasks + event.n_taken
                 state.n_done = state.n_taken = event.n_taken
                 state.n_workers = event.n_workers
                 state.began = state.heard = time.monotonic()
@@ -197,7 +198,7 @@ class _Progress:
             case TaskStarted() if state.working is None:
                 state.working = time.monotonic()
             case TaskFinished(outcome):
-                state.n_done += 1
+                state.n_done += outcome.n_items
                 state.n_failed += outcome.failure is not None
                 state.heard = time.monotonic()
                 state.standing.add(outcome)
@@ -258,7 +259,8 @@ class _Terminal:
 
         def line() -> Table:
             cells = Table.grid(Column(), Column(), Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1))
-            bar = ProgressBar(state.n_tasks or 1, state.n_done, width=24 if console.width >= 70 else 8)
+            total = None if state.n_tasks is None else state.n_tasks or 1
+            bar = ProgressBar(total, state.n_done, width=24 if console.width >= 70 else 8)
             cells.add_row("anyfold", bar, Text(str(state)))
             return cells
 
@@ -303,7 +305,8 @@ class _Notebook:
 
     def _picture(self) -> Mapping[str, str]:
         state = self._state
-        bar = f'<progress value="{state.n_done}" max="{state.n_tasks or 1}"></progress>'
+        known = "" if state.n_tasks is None else f' value="{state.n_done}" max="{state.n_tasks or 1}"'
+        bar = f"<progress{known}></progress>"
         return {"text/plain": f"anyfold: {state}", "text/html": f"<div>{bar} {escape(str(state))}</div>"}
 
 
@@ -318,6 +321,8 @@ class _Lines:
         self._state = state
 
     def update(self) -> None:
+        if self._state.n_tasks is None:
+            return
         tenth = 10 * self._state.n_done // (self._state.n_tasks or 1)
         if self._tenth < tenth < 10:
             self._tenth = tenth

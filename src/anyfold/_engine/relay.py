@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anyfold._plan.task import REFIT, Outcome, TaskKey
+from anyfold._plan.task import Outcome, TaskKey
 
 __all__ = ["Relay", "issue_warnings"]
 
@@ -32,7 +32,7 @@ class Relay:
         """Take what a task has said and pass on what is due."""
         self._waiting[position] = outcome
         while (due := self._waiting.pop(self._next, None)) is not None:
-            self._next += 1
+            self._next += due.n_items
             self._say(due)
 
     def finish(self) -> None:
@@ -41,6 +41,8 @@ class Relay:
             self._say(self._waiting.pop(position))
 
     def _say(self, outcome: Outcome) -> None:
+        for part in outcome.parts:
+            self._say(part)
         for record in outcome.logs:
             # What a handler or filter of the caller's makes of it must not cost the run.
             try:
@@ -81,9 +83,10 @@ def issue_warnings(outcomes: Iterable[Outcome]) -> None:
     """
     tasks: dict[tuple[type[Warning], str, str, int], dict[TaskKey, None]] = {}
     for outcome in outcomes:
-        for told in outcome.warnings:
-            key = (told.category, told.message, told.filename, told.lineno)
-            tasks.setdefault(key, {})[outcome.key] = None
+        for part in outcome.parts or (outcome,):
+            for told in part.warnings:
+                key = (told.category, told.message, told.filename, told.lineno)
+                tasks.setdefault(key, {})[part.key] = None
     if not tasks:
         return
     with warnings.catch_warnings():
@@ -104,14 +107,7 @@ def _issue(tasks: Mapping[tuple[type[Warning], str, str, int], Mapping[TaskKey, 
 
 
 def _names(keys: Mapping[TaskKey, None]) -> str:
-    folds: dict[str, list[int]] = {}
+    folds: dict[tuple[type[TaskKey], str], list[int]] = {}
     for key in keys:
-        folds.setdefault(key.model, []).append(key.fold)
-    return "; ".join(f"model {model!r}, {_fold_names(numbers)}" for model, numbers in folds.items())
-
-
-def _fold_names(numbers: list[int]) -> str:
-    if numbers == [REFIT]:
-        return "refit"
-    noun = "fold" if len(numbers) == 1 else "folds"
-    return f"{noun} {', '.join(str(number) for number in sorted(numbers))}"
+        folds.setdefault((type(key), key.model), []).append(key.fold)
+    return "; ".join(kind.names(model, numbers) for (kind, model), numbers in folds.items())

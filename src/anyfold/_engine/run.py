@@ -28,7 +28,7 @@ from anyfold._mail.contact import WorkerInfo
 from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
 from anyfold._mail.messages import Closed, Contact, Done, Report, Stack, Started
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
-from anyfold._plan.units import unit_size, window_size
+from anyfold._plan.units import LARGEST_UNIT, unit_size, window_size
 from anyfold._worker.execute import Job, run_stem, run_unit
 from anyfold._worker.failures import failure_of
 from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, WorkerStartError
@@ -71,6 +71,8 @@ class Run:
     deadline: float | None
     """On the monotonic clock."""
     temp_dir: str | None
+    largest_unit: int = LARGEST_UNIT
+    """Leaves."""
     waiting: list[int] = field(default_factory=list)
     """Workers that go on when what they have sent is on record."""
     inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
@@ -124,27 +126,33 @@ class Run:
 
     def to_the_end(self) -> None:
         """Submit and gather until there is nothing left to wait for."""
-        self._fill_window()
-        while self._awaited():
-            try:
-                event = self.inbox.get(timeout=self._seconds_left())
-            except queue.Empty:
-                self.out_of_time = True
+        self.fill_window()
+        while self.awaits():
+            if not self.advance():
                 return
-            self._handle(event)
-            self._judge_finished()
-            if self.job.isolation == "none" and self.inbox.empty():
-                self.settle()  # the next unit runs right here, and its events come before anything else
-            self._fill_window()
-            if self.inbox.empty() or self.ledger.is_full:
-                self.settle()
-        if self.broken is not None:
-            self._fail_the_rest(self.broken)
+        self.fail_the_rest()
+
+    def advance(self) -> bool:
+        """Wait for what happens next and see to it; False when the time is over."""
+        try:
+            event = self.inbox.get(timeout=self._seconds_left())
+        except queue.Empty:
+            self.out_of_time = True
+            return False
+        self._handle(event)
+        self._judge_finished()
+        if self.job.isolation == "none" and self.inbox.empty():
+            self.settle()  # the next unit runs right here, and its events come before anything else
+        self.fill_window()
+        if self.inbox.empty() or self.ledger.is_full:
+            self.settle()
+        return True
 
     def _seconds_left(self) -> float | None:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
-    def _awaited(self) -> bool:
+    def awaits(self) -> bool:
+        """Return whether something was submitted whose outcome is still wanted."""
         if self.supply.cutoff is None:
             return bool(self.units)
         submitted = [unit.leaves for unit in self.units.values()]
@@ -154,7 +162,8 @@ class Run:
 
     # ---- submitting ---------------------------------------------------------------------------
 
-    def _fill_window(self) -> None:
+    def fill_window(self) -> None:
+        """Submit as much as may be with the executor at once."""
         window = 1 if self.job.isolation == "none" else window_size(self.n_workers)
         while self.broken is None and len(self.units) < window and not self._must_wait():
             if leaves := self.supply.take(self._unit_size()):
@@ -178,7 +187,10 @@ class Run:
 
     def _unit_size(self) -> int:
         # Without word from the workers the guilty leaf of a lost unit would not be known.
-        return unit_size(self.supply.n_fresh, self.n_workers, self.ledger.leaf_seconds) if self.heard else 1
+        if not self.heard:
+            return 1
+        size = unit_size(self.supply.n_fresh, self.n_workers, self.ledger.leaf_seconds)
+        return min(size, self.largest_unit)
 
     def _submit(self, leaves: tuple[Leaf, ...]) -> None:
         number = next(self.ids)
@@ -298,7 +310,8 @@ class Run:
         except Exception as error:
             # The unit could not be run or read at all: no leaf of it is to blame.
             for leaf in unit.leaves:
-                self._fail(leaf, failure_of("worker", error))
+                if not self._taken_apart(leaf):
+                    self._fail(leaf, failure_of("worker", error))
         else:
             for key, data in unsent:
                 self.ledger.start(key)
@@ -383,7 +396,7 @@ class Run:
         are_suspects = unit.worker is None and not explained
         for leaves in [[leaf] for leaf in others] if are_suspects else [others]:
             self.supply.put_back(leaves)
-        if guilty is None:
+        if guilty is None or self._taken_apart(guilty):
             return
         if stack is not None:
             seconds = self.job.timeout or 0.0
@@ -394,12 +407,23 @@ class Run:
             attempts = self.blame.charges[guilty.key]
             self._fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
 
+    def _taken_apart(self, leaf: Leaf) -> bool:
+        """Have the parts of a leaf run one by one, if it has any: one of them is to blame."""
+        parts = leaf.parts()
+        for part in parts:
+            self.supply.put_back([part])
+        return bool(parts)
+
     def _break(self, error: Exception) -> None:
         """Remember that the executor can run nothing more."""
         if self.broken is None:
             self.broken = error
 
-    def _fail_the_rest(self, error: Exception) -> None:
+    def fail_the_rest(self) -> None:
+        """Say of all that is left why it was not run, where the executor has broken."""
+        error = self.broken
+        if error is None:
+            return
         told = str(error)
         if not isinstance(error, WorkerLostError):
             told = (

@@ -19,6 +19,7 @@ __all__ = ["root_seed", "seed_for", "unset_random_states"]
 
 GLOBAL_NUMPY = "numpy.random"
 GLOBAL_PYTHON = "random"
+NESTED = "run_cv"
 
 _PARAMETER = "random_state"
 _MAX_SEED = 2**31 - 1  # what every library in the field accepts as a seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import LogRecord
 from typing import Any, Literal
@@ -29,6 +29,14 @@ class TaskKey:
         candidate = f", candidate {self.candidate}" if self.candidate else ""
         return f"model {self.model!r}{candidate}, {where}"
 
+    @classmethod
+    def names(cls, model: str, folds: Sequence[int]) -> str:
+        """Name several of one model."""
+        if list(folds) == [REFIT]:
+            return f"model {model!r}, refit"
+        noun = "fold" if len(folds) == 1 else "folds"
+        return f"model {model!r}, {noun} {', '.join(map(str, sorted(folds)))}"
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -36,6 +44,10 @@ class Leaf:
 
     key: TaskKey
     parameters: Mapping[str, Any] | None = None
+
+    def parts(self) -> Sequence[Leaf]:
+        """Return what it can be taken apart into, where it stands for several things."""
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +117,7 @@ class Outcome:
     ended: float = 0.0
     attempts: int = field(default=1, compare=False)
     """How often the task was started, lost workers included."""
+    n_items: int = 1
+    """How many items of a map it stands for."""
+    parts: tuple[Outcome, ...] = ()
+    """Of these, the ones that had something to say."""

@@ -6,7 +6,7 @@ again before every submission.
 
 from __future__ import annotations
 
-__all__ = ["unit_size", "window_size"]
+__all__ = ["LARGEST_UNIT", "unit_size", "window_size"]
 
 WORTH_DISPATCHING = 0.05
 """Seconds of work after which the cost of sending a unit no longer shows."""

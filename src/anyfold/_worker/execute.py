@@ -25,7 +25,7 @@ from anyfold._data.serialize import dumps
 from anyfold._data.slices import default_cache_limit, set_cache_limit
 from anyfold._mail.messages import LocalAddress, SocketAddress
 from anyfold._mail.reporter import reporter_for
-from anyfold._plan.seeds import seed_for
+from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
 from anyfold._worker.failures import failure_of
@@ -47,6 +47,7 @@ __all__ = [
     "inside_worker",
     "run_stem",
     "run_unit",
+    "seeding_runs",
 ]
 
 Address = LocalAddress | SocketAddress | None
@@ -61,6 +62,9 @@ class Produced:
     """What is asked for by name later, and may be large."""
     failure: Failure | None = None
     """A part that failed while the rest has a value."""
+    n_items: int = 1
+    parts: tuple[Outcome, ...] = ()
+    """As in the outcome."""
 
 
 class StageError(Exception):
@@ -122,6 +126,16 @@ def inside_worker() -> bool:
 def depth() -> int:
     """Return how many runs of anyfold the caller is inside of."""
     return _depth.get()
+
+
+@contextlib.contextmanager
+def seeding_runs(seed: int | None) -> Iterator[None]:
+    """Give runs inside a task their root seed; None has each draw its own."""
+    token = _seed.set(seed)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
 
 
 def inherited_seed() -> int | None:
@@ -204,12 +218,8 @@ def _take(job: Job, stem: Shared[Any] | None) -> None:
 def run_leaf(job: Job, leaf: Leaf, found: Found) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
-    token = _seed.set(seed_for(job.root_seed, "run_cv", leaf.key.fold))
-    try:
-        with recorded() as said:
-            produced = _attempt(job, leaf, said, found)
-    finally:
-        _seed.reset(token)
+    with seeding_runs(seed_for(job.root_seed, NESTED, leaf.key.fold)), recorded() as said:
+        produced = _attempt(job, leaf, said, found)
     return _outcome(leaf, produced, said, started)
 
 
@@ -301,6 +311,8 @@ def _outcome(leaf: Leaf, produced: Produced, said: Said, started: float) -> Outc
         place=Place(_host(), os.getpid(), threading.current_thread().name),
         started=started,
         ended=time.time(),
+        n_items=produced.n_items,
+        parts=produced.parts,
     )
 
 
@@ -312,7 +324,7 @@ def _pickled(outcome: Outcome) -> bytes:
     outcome = replace(outcome, logs=tuple(map(portable_record, outcome.logs)))  # they may hold anything
     with contextlib.suppress(Exception):
         return dumps(outcome)
-    return dumps(replace(outcome, value=None, warnings=(), payload=None, failure=failure))
+    return dumps(replace(outcome, value=None, warnings=(), payload=None, failure=failure, parts=()))
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 
 from anyfold._plan.seeds import GLOBAL_NUMPY, GLOBAL_PYTHON, seed_for
 
-__all__ = ["seeded_globals"]
+__all__ = ["seed_globals", "seeded_globals"]
 
 
 @contextlib.contextmanager
@@ -21,10 +21,15 @@ def seeded_globals(root: int, fold: int) -> Iterator[None]:
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
-    random.seed(seed_for(root, GLOBAL_PYTHON, fold))
-    np.random.seed(seed_for(root, GLOBAL_NUMPY, fold))
+    seed_globals(root, fold)
     try:
         yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def seed_globals(root: int, fold: int) -> None:
+    """Seed `random` and `numpy.random` by the identity of a task."""
+    random.seed(seed_for(root, GLOBAL_PYTHON, fold))
+    np.random.seed(seed_for(root, GLOBAL_NUMPY, fold))

@@ -118,7 +118,8 @@ def borrow(
     warm = _take(key)
     if warm is None:
         warm = _Warm(get_executor(name, n_jobs, **chosen), key, _circumstances())
-        warm.note_sources()
+        if _worth_keeping(warm.executor):
+            warm.note_sources()
     emptied = _shelf.emptied
     try:
         yield warm.executor

@@ -1,0 +1,114 @@
+"""Items of a map, and how many of them make a group that one worker runs in one go.
+
+Items that take next to no time are grouped until a group is worth its dispatch. A worker gives back what it
+has not begun when a group takes long, so that a guess that was too high costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from anyfold._plan.task import Leaf, TaskKey
+from anyfold._plan.units import WORTH_DISPATCHING
+
+__all__ = ["LONGEST_GROUP", "Group", "ItemKey", "group_size"]
+
+LONGEST_GROUP = 2 * WORTH_DISPATCHING
+"""Seconds after which a worker begins with no further item of a group."""
+
+SHORTEST_GROUP = WORTH_DISPATCHING / 20
+"""Seconds; what is shorter costs more to hand out than it could save at the end."""
+
+MOST_ITEMS = 10_000
+MOST_BYTES = 1 << 20
+GROWTH = 32
+"""How many times larger than the largest before a group may be."""
+
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ItemKey(TaskKey):
+    """The key of some items: the name of the function, how many they are, the index of the first."""
+
+    def __str__(self) -> str:
+        return self.names(self.model, range(self.fold, self.fold + self.candidate))
+
+    @classmethod
+    def names(cls, model: str, folds: Sequence[int]) -> str:
+        """Name several items of one map."""
+        noun = "item" if len(folds) == 1 else "items"
+        if len(folds) > 2 and folds[-1] - folds[0] == len(folds) - 1:
+            return f"{model}, {noun} {folds[0]} to {folds[-1]}"
+        named = ", ".join(map(str, folds[:MOST_NAMED]))
+        more = f" and {len(folds) - MOST_NAMED} more" if len(folds) > MOST_NAMED else ""
+        return f"{model}, {noun} {named}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Leaf):
+    """Items that follow one another."""
+
+    load: Any = None
+    """The items as the worker gets them, packed where it is another process."""
+    items: Sequence[Any] = ()
+    pack: Callable[[Sequence[Any]], Any] | None = None
+    """What packs items; raises where it cannot. Neither of these two travels."""
+
+    @classmethod
+    def of(
+        cls, name: str, first: int, items: Sequence[Any], pack: Callable[[Sequence[Any]], Any] | None
+    ) -> Group:
+        """Return the group of these items, the index of the first of which is given."""
+        load = items if pack is None else pack(items)
+        return cls(ItemKey(name, len(items), first), None, load, items, pack)
+
+    def parts(self) -> list[Group]:
+        """Return each item as a group by itself; nothing where there is only one."""
+        if len(self.items) == 1:
+            return []
+        key = self.key
+        return [self.of(key.model, key.fold + n, [item], self.pack) for n, item in enumerate(self.items)]
+
+    def rest(self, n_done: int) -> Group:
+        """Return what is left when so many items are done."""
+        return self.of(self.key.model, self.key.fold + n_done, self.items[n_done:], self.pack)
+
+    def __reduce__(self) -> Any:
+        return Group, (self.key, None, self.load)
+
+
+def group_size(
+    n_left: int | None,
+    n_workers: int,
+    item_seconds: float | None,
+    item_bytes: float,
+    largest: int,
+) -> int:
+    """Return how many items the next group should have.
+
+    As with units of leaves, a group is worth a dispatch, but no more than half of a worker's fair share of
+    what is left where that is known.
+
+    Parameters
+    ----------
+    n_left : int or None
+        Items that are left; None where nobody knows.
+    n_workers : int
+        Who share them.
+    item_seconds : float or None
+        What an item takes; None where none was measured.
+    item_bytes : float
+        What its arguments or its result have in bytes.
+    largest : int
+        Items of the largest group so far.
+    """
+    if item_seconds is None:
+        return 1
+    worth = WORTH_DISPATCHING / max(item_seconds, 1e-9)
+    if n_left is not None:
+        fair = n_left / (2 * n_workers)
+        worth = min(worth, max(fair, SHORTEST_GROUP / max(item_seconds, 1e-9)))
+    return max(1, int(min(worth, MOST_ITEMS, GROWTH * largest, MOST_BYTES / max(item_bytes, 1.0))))
