@@ -45,7 +45,7 @@ def rendered(ax):
 
 def test_scores_have_a_row_per_model_the_best_at_the_top(make):
     ax = rendered(make.scored({"low": [0.1, 0.3], "high": [0.7, 0.9], "nan": [NAN, 1.0]}).plot())
-    assert labels_of(ax) == ["high", "low", "nan"]
+    assert labels_of(ax) == ["high", "low", "nan (1 of 2 folds)"]
     assert ax.yaxis_inverted()
     assert ax.get_xlabel() == "score"
     assert "3 models on the same 2 folds" in ax.get_title(loc="left")
@@ -62,6 +62,16 @@ def test_each_fold_is_a_line_through_all_models_and_each_score_a_point(make):
     (means,) = ax.containers
     assert means.lines[0].get_xdata().tolist() == [0.5, np.mean([0.125, 0.375, 0.0])]
     assert legend_of(ax) == ["one fold", "mean ± std"]
+
+
+def test_a_model_without_a_mean_shows_that_of_the_folds_that_it_has(make):
+    ax = make.scored({"a": [0.5, 0.75, 0.25], "b": [NAN, 0.25, 0.75], "none": [NAN, NAN, NAN]}).plot()
+    assert labels_of(rendered(ax)) == ["a", "b (2 of 3 folds)", "none (0 of 3 folds)"]
+    (hollow,) = (
+        line for line in ax.lines if line.get_marker() == "D" and line.get_markerfacecolor() == "white"
+    )
+    assert hollow.get_xdata().tolist() == [0.5]
+    assert "mean, not of all folds" in legend_of(ax)
 
 
 def test_missing_folds_are_told_at_the_model(make):
@@ -144,7 +154,20 @@ def test_the_timeline_has_a_lane_per_worker_in_the_order_in_which_they_began(two
     idle, _ = bars_of(ax)
     assert [(bar.get_x(), bar.get_width()) for bar in idle] == [(0.0, 6.0)] * 2
     assert ax.get_xlim() == (0.0, 6.0)
-    assert ax.get_title(loc="left") == "4 tasks on 2 workers, 71% busy"
+    assert ax.get_title(loc="left").startswith("4 tasks on 2 workers, 71% busy")
+
+
+def test_the_timeline_shows_for_which_task_others_have_waited(two_workers, make):
+    ax = rendered(two_workers.plot_timeline())
+    assert ax.get_title(loc="left").endswith("half of the workers idle in the last 1.5 s, till nb, fold 1")
+    (line,) = ax.lines
+    assert list(line.get_xdata()) == [4.5, 4.5]
+    (frame,) = (patch for patch in ax.patches if not patch.get_fill())
+    assert (frame.get_x(), frame.get_width(), frame.get_y() + frame.get_height() / 2) == (2.0, 4.0, 1.0)
+    ends = [task(make, "rf", fold, Place("host", fold, "MainThread"), 0.5, 9.5 + fold / 9) for fold in (0, 1)]
+    ax = make.result_of(ends).plot_timeline()
+    assert "idle" not in ax.get_title(loc="left")
+    assert not ax.lines
 
 
 def test_each_task_is_a_bar_in_seconds_from_the_start_of_the_first(two_workers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from math import isnan
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from anyfold.results.grid import OutcomeGrid
 from anyfold.results.names import shortened
 
 if TYPE_CHECKING:
+    from anyfold._plan.content import JournalUse
     from anyfold.results.cv_result import CVResult
 
 __all__ = ["as_html", "as_text", "number"]
@@ -40,7 +41,7 @@ def as_text(result: CVResult, grid: OutcomeGrid) -> str:
     for row in cells:
         padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *padded[1:]]))
-    return "\n".join([*lines, *_remarks(result)])
+    return "\n".join([*lines, *_remarks(result, grid)])
 
 
 def as_html(result: CVResult, grid: OutcomeGrid) -> str:
@@ -53,7 +54,7 @@ def as_html(result: CVResult, grid: OutcomeGrid) -> str:
         + "</tr>"
         for row in rows
     )
-    remarks = "".join(f"<p>{escape(line)}</p>" for line in _remarks(result))
+    remarks = "".join(f"<p>{escape(line)}</p>" for line in _remarks(result, grid))
     return (
         f"<div><p>{escape(_headline(result))}</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}</div>"
@@ -82,13 +83,23 @@ def _headline(result: CVResult) -> str:
     )
 
 
-def _remarks(result: CVResult) -> Sequence[str]:
+def _remarks(result: CVResult, grid: OutcomeGrid) -> Sequence[str]:
     n_tasks = len(result.models) * result.n_folds
     remarks = []
     if len(result.models) > MOST_MODELS:
         remarks.append(f"… and {len(result.models) - MOST_MODELS} more models: summary() has all")
     if len(result.metrics) > MOST_METRICS:
         remarks.append(f"… and {len(result.metrics) - MOST_METRICS} more metrics: summary() has all")
+    if result.journal is not None:
+        remarks += _of_journal(result.journal, n_tasks)
+    if result.n_shared_fits:
+        remarks.append(
+            f"{_count(result.n_shared_fits, 'fit')} of steps saved, {result.saved_time:.3g} s of work"
+        )
+    if n_again := sum(outcome.attempts > 1 for outcome in grid):
+        remarks.append(
+            f"{_count(n_again, 'task')} run more than once, since workers were lost; see slowest()"
+        )
     if result.interrupted or result.missing:
         why = "interrupted: " if result.interrupted else ""
         remarks.append(f"{why}{len(result.missing)} of {_count(n_tasks, 'task')} did not run; see .missing")
@@ -97,6 +108,16 @@ def _remarks(result: CVResult) -> Sequence[str]:
     if result.warnings:
         remarks.append(f"{_count(len(result.warnings), 'warning')}; see .warnings")
     return remarks
+
+
+def _of_journal(use: JournalUse, n_tasks: int) -> Iterator[str]:
+    yield f"{len(use.taken)} of {_count(n_tasks, 'task')} taken from the journal {use.path!r}"
+    if use.reason:
+        yield f"nothing could be taken from it: {use.reason}"
+    for model, why in use.untrusted.items():
+        yield f"not kept in it: {model!r}, {why}"
+    if use.stopped:
+        yield f"nothing more was recorded in it from some point on: {use.stopped}"
 
 
 def _count(n: int, noun: str) -> str:

@@ -49,11 +49,17 @@ def plot_scores(grid: OutcomeGrid, metric: str, ax: Axes | None) -> Axes:
     scores, means, stds = grid.scores(metric)[order], means[order], stds[order]
     names = [grid.models[row] for row in order]
     rows = np.arange(len(names))
+    n_scores = np.isfinite(scores).sum(axis=1)
+    labels = [
+        name if n_scores[row] == grid.n_folds else f"{name} ({n_scores[row]} of {grid.n_folds} folds)"
+        for row, name in enumerate(shortened(names, LONGEST_LABEL))
+    ]
     if ax is None:
-        ax = new_axes(width=7.2, height=1.3 + 0.42 * max(len(names), 2))
+        width = 5.8 + 0.08 * max(map(len, labels), default=0)
+        ax = new_axes(width=width, height=1.3 + 0.42 * max(len(names), 2))
 
     # Many folds are drawn fainter, so that the lines stay a background to the points.
-    faint = float(np.clip(3.0 / max(grid.n_folds, 1), 0.12, 0.6))
+    faint = float(np.clip(3.0 / max(grid.n_folds, 1), 0.3 if len(names) < 4 else 0.15, 0.6))
     for fold in range(grid.n_folds):
         ax.plot(scores[:, fold], rows, color=FAINT, linewidth=0.9, alpha=faint, zorder=1)
     ax.scatter(
@@ -79,22 +85,19 @@ def plot_scores(grid: OutcomeGrid, metric: str, ax: Axes | None) -> Axes:
         zorder=3,
         label="mean ± std",
     )
-    for row in rows[np.isnan(means)]:
-        ax.text(
-            0.01,
-            row + 0.22,
-            "no mean: a fold is NaN or none ran",
-            transform=ax.get_yaxis_transform(),
-            color=FAINT,
-            fontsize="small",
-            style="italic",
-            verticalalignment="center",
+    partial = rows[np.isnan(means) & (n_scores > 0)]
+    if partial.size:
+        ax.plot(
+            [np.mean(scores[row][np.isfinite(scores[row])]) for row in partial],
+            partial + 0.22,
+            "D",
+            color=INK,
+            markerfacecolor="white",
+            markersize=4.5,
+            zorder=3,
+            label="mean, not of all folds",
         )
 
-    labels = shortened(names, LONGEST_LABEL)
-    for row, n_ran in enumerate(grid.present().sum(axis=1)[order]):
-        if n_ran < grid.n_folds:
-            labels[row] += f" ({n_ran} of {grid.n_folds} folds)"
     ax.set_yticks(rows, labels)
     ax.set_ylim(len(names) - 0.45, -0.55)
     ax.set_xlabel(metric)
@@ -103,7 +106,7 @@ def plot_scores(grid: OutcomeGrid, metric: str, ax: Axes | None) -> Axes:
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0, borderpad=0.3)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0, borderpad=0.3)
     return ax
 
 

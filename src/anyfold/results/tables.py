@@ -13,7 +13,9 @@ from anyfold.results.grid import OutcomeGrid
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["cross_validate_dict", "ranked_models", "summary_frame", "tidy_frame"]
+NAN = float("nan")
+
+__all__ = ["cross_validate_dict", "ranked_models", "slowest_frame", "summary_frame", "tidy_frame"]
 
 
 def ranked_models(grid: OutcomeGrid, metric: str) -> tuple[str, ...]:
@@ -53,6 +55,33 @@ def tidy_frame(grid: OutcomeGrid, metrics: Sequence[str], *, with_train: bool) -
     columns["fit_time"] = [time for model in grid.models for time in grid.times(model, "fit_time")]
     columns["score_time"] = [time for model in grid.models for time in grid.times(model, "score_time")]
     return pd.DataFrame(columns)
+
+
+def slowest_frame(grid: OutcomeGrid, n: int) -> pd.DataFrame:
+    """Return the tasks that took longest, with where they ran and what became of them."""
+    import pandas as pd
+
+    rows = []
+    for outcome in grid:
+        value, place = outcome.value, outcome.place
+        fit_time, score_time = (NAN, NAN) if value is None else (value.fit_time, value.score_time)
+        took = outcome.ended - outcome.started if place is not None else fit_time + score_time
+        rows.append(
+            {
+                "model": outcome.key.model,
+                "fold": outcome.key.fold,
+                "seconds": took,
+                "fit_time": fit_time,
+                "score_time": score_time,
+                "host": None if place is None else place.host,
+                "pid": None if place is None else place.pid,
+                "attempts": outcome.attempts,
+                "failed": outcome.failure is not None,
+            }
+        )
+    columns = ["model", "fold", "seconds", "fit_time", "score_time", "host", "pid", "attempts", "failed"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values("seconds", ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
 def cross_validate_dict(

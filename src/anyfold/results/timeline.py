@@ -20,6 +20,8 @@ Color = tuple[float, float, float]
 IDLE = "#eeeeee"
 LANE_HEIGHT = 0.72
 LONGEST_LABEL = 30
+LONG_TAIL = 0.1
+"""Share of the whole time."""
 MOST_LANE_LABELS = 48
 MOST_LEGEND_ENTRIES = 40
 
@@ -40,6 +42,8 @@ class Timeline:
         Seconds of all tasks together.
     n_unplaced : int
         Tasks of which it is not known where and when they ran.
+    tail : float
+        Seconds at the end in which at most half of the workers had anything left to do.
     """
 
     lanes: tuple[tuple[Place, tuple[Outcome, ...]], ...]
@@ -47,6 +51,17 @@ class Timeline:
     duration: float
     busy: float
     n_unplaced: int
+    tail: float
+
+    @property
+    def last(self) -> Outcome:
+        """The task that ended last."""
+        return max((tasks[-1] for _, tasks in self.lanes), key=lambda outcome: outcome.ended)
+
+    @property
+    def has_straggler(self) -> bool:
+        """Whether a good part of the time went by while others waited for the last tasks."""
+        return len(self.lanes) > 1 and self.tail > LONG_TAIL * self.duration
 
 
 def timeline_of(outcomes: Sequence[Outcome]) -> Timeline:
@@ -73,12 +88,14 @@ def timeline_of(outcomes: Sequence[Outcome]) -> Timeline:
     by_worker = sorted(
         lanes.items(), key=lambda lane: (lane[0].host, lane[1][0].started, lane[0].pid, lane[0].thread)
     )
+    ends = sorted(tasks[-1].ended for tasks in lanes.values())
     return Timeline(
         lanes=tuple((place, tuple(tasks)) for place, tasks in by_worker),
         start=start,
         duration=end - start,
         busy=sum(outcome.ended - outcome.started for outcome in drawn),
         n_unplaced=n_unplaced,
+        tail=end - ends[(len(ends) - 1) // 2] if ends else 0.0,
     )
 
 
@@ -114,6 +131,8 @@ def plot_timeline(outcomes: Sequence[Outcome], models: Sequence[str], ax: Axes |
     colors = dict(zip(models, model_colors(len(models)), strict=True))
     ax.barh(range(n_lanes), [timeline.duration] * n_lanes, height=LANE_HEIGHT, color=IDLE, zorder=1)
     _draw_tasks(ax, timeline, colors)
+    if timeline.has_straggler:
+        _mark_straggler(ax, timeline)
 
     step = -(-n_lanes // MOST_LANE_LABELS) or 1
     lanes = _lane_labels([place for place, _ in timeline.lanes])
@@ -185,6 +204,26 @@ def _draw_tasks(ax: Axes, timeline: Timeline, colors: Mapping[str, Color]) -> No
             )
 
 
+def _mark_straggler(ax: Axes, timeline: Timeline) -> None:
+    """Show from when on others waited, and for which task."""
+    from matplotlib.patches import Rectangle
+
+    last = timeline.last
+    (lane,) = (lane for lane, (_, tasks) in enumerate(timeline.lanes) if tasks[-1] is last)
+    ax.axvline(timeline.duration - timeline.tail, color=INK, linestyle="--", linewidth=1.2, zorder=4)
+    ax.add_patch(
+        Rectangle(
+            (last.started - timeline.start, lane - LANE_HEIGHT / 2),
+            last.ended - last.started,
+            LANE_HEIGHT,
+            fill=False,
+            edgecolor=INK,
+            linewidth=2.5,
+            zorder=4,
+        )
+    )
+
+
 def _readable_on(color: Color) -> str:
     red, green, blue = color
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else INK
@@ -210,6 +249,10 @@ def _title(timeline: Timeline) -> str:
     title = f"{n_tasks} task{'s' * (n_tasks != 1)} on {n_lanes} worker{'s' * (n_lanes != 1)}"
     if timeline.duration > 0:
         title += f", {timeline.busy / (timeline.duration * n_lanes):.0%} busy"
+    if timeline.has_straggler:
+        key = timeline.last.key
+        name = elided(key.model, LONGEST_LABEL)
+        title += f"\nhalf of the workers idle in the last {timeline.tail:.3g} s, till {name}, fold {key.fold}"
     if timeline.n_unplaced:
         title += f" ({timeline.n_unplaced} more: unknown where)"
     return title
