@@ -47,11 +47,13 @@ def draws_from_process(estimator: Any) -> bool:
     LIBLINEAR and LIBSVM do, as scikit-learn brings them (``svm/src/newrand``): with the dual problem, with an
     l1 penalty and for probabilities.
     """
-    if "sklearn.svm" not in sys.modules:
-        return False  # nobody has imported any of these
+    if "sklearn.svm" not in sys.modules or not hasattr(estimator, "fit"):
+        return False  # nobody has imported any of these, or it is none
     from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.svm import SVC, LinearSVC, LinearSVR, NuSVC
 
+    if isinstance(estimator, type):
+        return False
     if isinstance(estimator, (LogisticRegression, LogisticRegressionCV)):
         is_l2 = estimator.penalty != "l1" and getattr(estimator, "l1_ratio", None) in (None, 0)
         is_safe = type(estimator) is LogisticRegression and is_l2 and not estimator.dual
@@ -115,11 +117,11 @@ def with_names(function: Any, **names: Any) -> Any:
     return copied
 
 
-def search_fit(parallel: Any) -> Any:
-    """Return ``fit`` of a search that hands its work to another class than scikit-learn's ``Parallel``."""
+def search_fit(**names: Any) -> Any:
+    """Return ``fit`` of a search that finds other objects under some names, such as ``Parallel``."""
     from sklearn.base import _fit_context
 
-    return _fit_context(prefer_skip_nested_validation=False)(with_names(BaseSearchCV.fit, Parallel=parallel))
+    return _fit_context(prefer_skip_nested_validation=False)(with_names(BaseSearchCV.fit, **names))
 
 
 def is_fit_and_score(function: Any) -> bool:

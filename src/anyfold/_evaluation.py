@@ -21,6 +21,7 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from anyfold import _compat
 from anyfold._data.serialize import loads
@@ -42,7 +43,7 @@ from anyfold.errors import MemoryPressureWarning
 from anyfold.executors.base import isolation_of
 from anyfold.settings import Resolved, resolve
 
-__all__ = ["Parallel", "Saved", "evaluated_with"]
+__all__ = ["Parallel", "Saved", "clone_unless_drawn", "evaluated_with"]
 
 
 @dataclass(slots=True)
@@ -72,6 +73,28 @@ def evaluated_with(settings: Mapping[str, Any], caller: str) -> Iterator[Saved]:
         yield saved
     finally:
         _how.reset(token)
+
+
+_Drawn = tuple[Any, tuple[Any, ...], dict[str, Any]]
+_drawing: ContextVar[bool] = ContextVar("anyfold_drawing", default=False)
+
+
+def clone_unless_drawn(estimator: Any, *, safe: bool = True) -> Any:
+    """Clone an estimator, but not for a call that is being drawn: the worker makes a clone of its own."""
+    return estimator if _drawing.get() and safe else clone(estimator, safe=safe)
+
+
+def _drawn_from(calls: Iterable[Any]) -> Iterator[_Drawn]:
+    iterator = iter(calls)
+    while True:
+        token = _drawing.set(True)
+        try:
+            fn, *rest = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            _drawing.reset(token)
+        yield getattr(fn, "function", fn), *rest
 
 
 class _Data:
@@ -119,19 +142,16 @@ class Parallel:
             with self:
                 return self(calls)
         results: list[Any] = []
-        drawn: Iterator[_Drawn] = ((getattr(fn, "function", fn), *rest) for fn, *rest in calls)
+        drawn = _drawn_from(calls)
         call = next(drawn, None)
         while call is not None:
             evaluation = _evaluation_of(call, self._settings, self._workers, self._saved)
             if evaluation is None:
-                rest = [Call(*one) for one in (call, *drawn)]
+                rest = [_with_own_estimator(one) for one in (call, *drawn)]
                 return results + _run_calls(rest, self._settings, self._workers)
             call = evaluation.take(drawn)
             results += evaluation.run()
         return results
-
-
-_Drawn = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 def _evaluation_of(drawn: _Drawn, settings: Resolved, workers: Workers, saved: Saved) -> _Evaluation | None:
@@ -144,6 +164,14 @@ def _evaluation_of(drawn: _Drawn, settings: Resolved, workers: Workers, saved: S
     if getattr(call.arguments.get("caller"), "_skl_callbacks", None) or _has_callbacks(call.estimator):
         return None
     return evaluation
+
+
+def _with_own_estimator(drawn: _Drawn) -> Call:
+    """Return a call as it is; one that fits and scores gets the clone that was not made for it."""
+    function, args, kwargs = drawn
+    if _compat.is_fit_and_score(function):
+        args = (clone(args[0]), *args[1:])
+    return Call(function, args, kwargs)
 
 
 def _has_callbacks(estimator: Any) -> bool:
@@ -171,7 +199,9 @@ class _Evaluation:
         saved: Saved,
     ) -> None:
         self._function = function
-        self._bind = inspect.signature(function).bind
+        parameters = inspect.signature(function).parameters.values()
+        self._names = [parameter.name for parameter in parameters]
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self.first = first = self._bound(args, kwargs)
         self._settings = settings
         self._workers = workers
@@ -204,9 +234,7 @@ class _Evaluation:
         return None
 
     def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FitAndScore:
-        bound = self._bind(*args, **kwargs)
-        bound.apply_defaults()
-        return FitAndScore(bound.arguments)
+        return FitAndScore({**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs})
 
     def _add(self, call: FitAndScore) -> None:
         """Give a call its key; candidates and folds are numbered as they come."""
@@ -322,8 +350,6 @@ class _Evaluation:
 
     def _check_parameters(self) -> None:
         """Let scikit-learn say which parameters do not exist, before any work starts."""
-        from sklearn.base import clone
-
         checked: set[tuple[str, ...]] = set()
         for given in self._parameters.values():
             if given and tuple(given) not in checked:

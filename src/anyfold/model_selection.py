@@ -16,7 +16,7 @@ import sklearn.model_selection as theirs
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
 from anyfold import _compat
-from anyfold._evaluation import Parallel, evaluated_with
+from anyfold._evaluation import Parallel, clone_unless_drawn, evaluated_with
 
 __all__ = [
     "GridSearchCV",
@@ -37,7 +37,7 @@ SETTINGS = ("backend", "inner_threads", "timeout", "time_limit", "retries", "jou
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
 
-_fit = _compat.search_fit(Parallel)
+_fit = _compat.search_fit(Parallel=Parallel, clone=clone_unless_drawn)
 
 
 class _Search(_compat.BaseSearchCV):  # type: ignore[misc]

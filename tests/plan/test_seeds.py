@@ -42,13 +42,13 @@ def test_every_unset_random_state_gets_a_seed_and_no_other():
             ("pipe", make_pipeline(StandardScaler(), LogisticRegression())),
         ]
     )
-    seeds = unset_random_states(model, root=7, fold=2)
+    seeds = unset_random_states(model.get_params(), root=7, fold=2)
     assert set(seeds) == {"forest__random_state", "pipe__logisticregression__random_state"}
     assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in seeds.values())
 
 
 def test_an_estimator_without_random_states_gets_none():
-    assert unset_random_states(StandardScaler(), root=0, fold=0) == {}
+    assert unset_random_states(StandardScaler().get_params(), root=0, fold=0) == {}
 
 
 def test_no_random_state_draws_a_root_that_differs():

@@ -7,6 +7,7 @@ position or the name of a model, so that adding, renaming or reordering models c
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -32,11 +33,11 @@ def seed_for(root: int, path: str, fold: int) -> int:
     return int.from_bytes(digest, "big") % _MAX_SEED
 
 
-def unset_random_states(estimator: Any, root: int, fold: int) -> dict[str, int]:
-    """Return a seed for each ``random_state`` of the estimator that is None, nested ones included."""
+def unset_random_states(parameters: Mapping[str, Any], root: int, fold: int) -> dict[str, int]:
+    """Return a seed for each ``random_state`` among an estimator's deep parameters that is None."""
     return {
         path: seed_for(root, path, fold)
-        for path, value in sorted(estimator.get_params(deep=True).items())
+        for path, value in parameters.items()
         if value is None and (path == _PARAMETER or path.endswith(f"__{_PARAMETER}"))
     }
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from anyfold._data.kinds import private_copy
 from anyfold._plan.task import Leaf
-from anyfold._worker.alone import alone_if_needed
+from anyfold._worker.alone import alone_if_needed, with_parts
 from anyfold._worker.execute import Produced
 from anyfold.executors.base import Shared
 
@@ -83,7 +84,8 @@ class Calls:
 
         args = [resolved(value) for value in call.args]
         kwargs = {name: resolved(value) for name, value in call.kwargs.items()}
-        with alone_if_needed(*args, *kwargs.values()):
+        parts = chain.from_iterable(map(with_parts, (*args, *kwargs.values())))
+        with alone_if_needed(*parts):
             return Produced(None, {"value": call.function(*args, **kwargs)})
 
     def fit_stem(self, leaf: Leaf, depth: int) -> Any:

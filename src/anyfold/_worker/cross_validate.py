@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import numbers
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -73,11 +73,11 @@ class CrossValidation:
         train, test = data.splits[leaf.key.fold]
         fold = self._slices(leaf, writable=writable)
         fit_params = _own(data.X, plan.fit_params, train)
-        estimator = self._estimator(leaf)
+        estimator, parts = self._estimator(leaf)
         steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, plan.pairwise), fold.y_train)
         with steps.attached(estimator) if plan.shares_steps and not writable else nullcontext():
             begun = time.perf_counter()
-            with _stage("fit"), alone_if_needed(estimator):
+            with _stage("fit"), alone_if_needed(estimator, *parts):
                 if fold.y_train is None:
                     estimator.fit(fold.X_train, **fit_params)
                 else:
@@ -104,13 +104,14 @@ class CrossValidation:
     def fit_stem(self, leaf: Leaf, depth: int) -> list[Made]:
         """Fit the first steps of a leaf's pipeline and transform the test data with them."""
         fold = self._slices(leaf, writable=False)
-        first = leading_steps(self._estimator(leaf))[:depth]
+        estimator, parts = self._estimator(leaf)
+        first = leading_steps(estimator)[:depth]
         pipeline = Pipeline([(f"step{position}", step) for position, step in enumerate(first)])
         pairwise = self.models[leaf.key.model].pairwise
         steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, pairwise), fold.y_train)
         with (
             steps.attached(pipeline, is_transformer=True),
-            alone_if_needed(pipeline),
+            alone_if_needed(*parts),
             suppress(Exception),  # the leaves will raise it
         ):
             pipeline.fit_transform(fold.X_train, fold.y_train)
@@ -127,14 +128,15 @@ class CrossValidation:
         train, test = data.splits[fold]
         return slices(self.data_id, fold, data.X, data.y, train, test, pairwise=pairwise, writable=writable)
 
-    def _estimator(self, leaf: Leaf) -> Any:
-        """Return the leaf's estimator, with its parameters and a seed for each open random state."""
+    def _estimator(self, leaf: Leaf) -> tuple[Any, Collection[Any]]:
+        """Return the leaf's estimator, with its parameters and seeds, and the values of all its parameters."""
         estimator = clone(self.models[leaf.key.model].estimator)
         if leaf.parameters:
             estimator.set_params(**clone(dict(leaf.parameters), safe=False))
-        if seeds := unset_random_states(estimator, self.root_seed, leaf.key.fold):
+        parameters = estimator.get_params(deep=True)
+        if seeds := unset_random_states(parameters, self.root_seed, leaf.key.fold):
             estimator.set_params(**seeds)
-        return estimator
+        return estimator, parameters.values()
 
     def _known(self, fold: FoldSlices, number: int, pairwise: bool) -> list[tuple[Any, bytes]]:
         where = f"{self.data_id} {number} {pairwise}"
