@@ -129,7 +129,7 @@ class CrossValidation:
         return slices(self.data_id, fold, data.X, data.y, train, test, pairwise=pairwise, writable=writable)
 
     def _estimator(self, leaf: Leaf) -> tuple[Any, Collection[Any]]:
-        """Return the leaf's estimator, with its parameters and seeds, and the values of all its parameters."""
+        """Return the leaf's estimator, with its parameters and seeds, and the values of all of them."""
         estimator = clone(self.models[leaf.key.model].estimator)
         if leaf.parameters:
             estimator.set_params(**clone(dict(leaf.parameters), safe=False))
