@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anyfold._joblib_registration import register_with_joblib
 from anyfold._version import __version__
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ __all__ = [
     "set_config",
     "shutdown",
 ]
+
+register_with_joblib()
 
 _HOMES = {
     "CVResult": "anyfold.results",

@@ -31,7 +31,7 @@ from anyfold.errors import AnyfoldError, TimeLimitError, UnreadableResultError, 
 from anyfold.executors.base import isolation_of
 from anyfold.settings import Resolved
 
-__all__ = ["Mapping", "ReturnAs"]
+__all__ = ["Mapping", "ReturnAs", "Told", "index_of", "values_of"]
 
 ReturnAs = Literal["list", "generator", "generator_unordered"]
 
@@ -117,27 +117,7 @@ class Returned(dict[TaskKey, Outcome]):
 
     def values_of(self, outcome: Outcome) -> tuple[list[Any], BaseException | None]:
         """Return the values of a group, and the exception that ended it."""
-        failure = outcome.failure
-        if self._kept is not None and (kept := self._kept.pop(outcome.key, None)) is not None:  # type: ignore[call-overload]
-            values, error = kept
-        else:
-            values, error = [], None
-            if isinstance(outcome.value, bytes):
-                try:
-                    values = loads(outcome.value)
-                except Exception as unreadable:
-                    error = UnreadableResultError(f"{outcome.key}: what came back cannot be read here")
-                    error.__cause__ = unreadable
-                    return values, error
-            if failure is not None:
-                error = _original(failure)
-        if error is not None:
-            if not isinstance(error, Exception):
-                # SystemExit would end the caller's program without a word; an interrupt is the user's own.
-                told, error = error, AnyfoldError(f"the function raised {error!r}, which is no Exception")
-                error.__cause__ = told
-            error.add_note(f"raised by {ItemKey(outcome.key.model, 1, outcome.key.fold + len(values))}")
-        return values, error
+        return values_of(outcome, self._kept)
 
     def finished(self) -> dict[int, Any]:
         """Return by index the values that were not given out."""
@@ -145,6 +125,32 @@ class Returned(dict[TaskKey, Outcome]):
         for first, outcome in sorted(self._ready.items()):
             found.update(enumerate(self.values_of(outcome)[0], first))
         return found
+
+
+def values_of(outcome: Outcome, kept: Kept | None) -> tuple[list[Any], BaseException | None]:
+    """Return the values of a group, and the exception that ended it, with a note that names the item."""
+    values: list[Any] = []
+    error: BaseException | None = None
+    assert isinstance(outcome.key, ItemKey)
+    if kept is not None and outcome.key in kept:
+        values, error = kept.pop(outcome.key)
+    else:
+        if isinstance(outcome.value, bytes):
+            try:
+                values = loads(outcome.value)
+            except Exception as unreadable:
+                error = UnreadableResultError(f"{outcome.key}: what came back cannot be read here")
+                error.__cause__ = unreadable
+                return [], error
+        if outcome.failure is not None:
+            error = _original(outcome.failure)
+    if error is not None:
+        if not isinstance(error, Exception):
+            # SystemExit would end the caller's program without a word; an interrupt is the user's own.
+            told, error = error, AnyfoldError(f"the function raised {error!r}, which is no Exception")
+            error.__cause__ = told
+        error.add_note(f"raised by {replace(outcome.key, candidate=1, fold=outcome.key.fold + len(values))}")
+    return values, error
 
 
 def _original(failure: Failure) -> BaseException:
@@ -224,7 +230,7 @@ class Items:
         first, self._n_drawn = self._n_drawn, self._n_drawn + len(items)
         self._largest = max(self._largest, len(items))
         try:
-            return self._remembered(Group.of(self._name, first, items, self._pack))
+            return self._remembered(Group.of(ItemKey(self._name, len(items), first), items, self._pack))
         except Exception:
             self._left.extend(self._one_by_one(first, items))
         return next(self)
@@ -247,10 +253,10 @@ class Items:
     def _one_by_one(self, first: int, items: list[Any]) -> Iterator[Group]:
         """Make a group of each item up to the one that cannot be sent, which fails."""
         for index, item in enumerate(items, first):
+            key = ItemKey(self._name, 1, index)
             try:
-                yield Group.of(self._name, index, [item], self._pack)
+                yield Group.of(key, [item], self._pack)
             except Exception as error:
-                key = ItemKey(self._name, 1, index)
                 self._returned[key] = Outcome(key, failure=failure_of("worker", error))
                 return
 
@@ -344,7 +350,7 @@ class Mapping:
                     stop_on_failure=True,
                     outcomes=returned,
                     record=None,
-                    rank=_index,
+                    rank=index_of,
                     largest_unit=LARGEST_UNIT if alone else 1,
                 )
             )
@@ -353,7 +359,7 @@ class Mapping:
             elif isolation == "thread":
                 stack.enter_context(heard_in_caller(run.job))
             between = in_caller if isolation == "none" and not whole else _nowhere
-            told = _Told()
+            told = Told()
             more = True
             while more and self._error is None:
                 with between(run.job):
@@ -395,11 +401,12 @@ def _nowhere(_: object) -> Iterator[None]:
     yield
 
 
-def _index(key: TaskKey) -> int:
+def index_of(key: TaskKey) -> int:
+    """Return the index of the first item of a group."""
     return key.fold
 
 
-class _Told:
+class Told:
     """Warnings of what was given out: each distinct one is issued again once in a run."""
 
     def __init__(self) -> None:

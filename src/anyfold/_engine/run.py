@@ -44,6 +44,11 @@ class _Finished:
     unit: int
 
 
+@dataclass(frozen=True, slots=True)
+class _More:
+    """There is more to submit."""
+
+
 @dataclass(slots=True)
 class _Unit:
     """Leaves that were submitted together and run one after another on one worker."""
@@ -75,7 +80,7 @@ class Run:
     """Leaves."""
     waiting: list[int] = field(default_factory=list)
     """Workers that go on when what they have sent is on record."""
-    inbox: queue.SimpleQueue[Report | _Finished] = field(default_factory=queue.SimpleQueue)
+    inbox: queue.SimpleQueue[Report | _Finished | _More] = field(default_factory=queue.SimpleQueue)
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=count)
@@ -160,6 +165,10 @@ class Run:
             self.supply.is_wanted(leaf) for leaves in (*submitted, *self.supply.again) for leaf in leaves
         )
 
+    def wake(self) -> None:
+        """Have `advance` look for more to submit; called from any thread."""
+        self.inbox.put(_More())
+
     # ---- submitting ---------------------------------------------------------------------------
 
     def fill_window(self) -> None:
@@ -234,7 +243,7 @@ class Run:
 
     # ---- gathering ----------------------------------------------------------------------------
 
-    def _handle(self, event: Report | _Finished) -> None:
+    def _handle(self, event: Report | _Finished | _More) -> None:
         match event:
             case Started(worker, number, key):
                 self.heard = True

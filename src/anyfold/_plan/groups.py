@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from anyfold._plan.task import Leaf, TaskKey
 from anyfold._plan.units import WORTH_DISPATCHING
 
-__all__ = ["LONGEST_GROUP", "Group", "ItemKey", "group_size"]
+__all__ = ["LONGEST_GROUP", "BatchKey", "Group", "ItemKey", "group_size"]
 
 LONGEST_GROUP = 2 * WORTH_DISPATCHING
 """Seconds after which a worker begins with no further item of a group."""
@@ -33,18 +33,27 @@ MOST_NAMED = 10
 class ItemKey(TaskKey):
     """The key of some items: the name of the function, how many they are, the index of the first."""
 
+    nouns: ClassVar[tuple[str, str]] = ("item", "items")
+
     def __str__(self) -> str:
         return self.names(self.model, range(self.fold, self.fold + self.candidate))
 
     @classmethod
     def names(cls, model: str, folds: Sequence[int]) -> str:
         """Name several items of one map."""
-        noun = "item" if len(folds) == 1 else "items"
+        noun = cls.nouns[len(folds) > 1]
         if len(folds) > 2 and folds[-1] - folds[0] == len(folds) - 1:
             return f"{model}, {noun} {folds[0]} to {folds[-1]}"
         named = ", ".join(map(str, folds[:MOST_NAMED]))
         more = f" and {len(folds) - MOST_NAMED} more" if len(folds) > MOST_NAMED else ""
         return f"{model}, {noun} {named}{more}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BatchKey(ItemKey):
+    """The key of a batch of calls that joblib has put together."""
+
+    nouns: ClassVar[tuple[str, str]] = ("batch", "batches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +67,26 @@ class Group(Leaf):
     """What packs items; raises where it cannot. Neither of these two travels."""
 
     @classmethod
-    def of(
-        cls, name: str, first: int, items: Sequence[Any], pack: Callable[[Sequence[Any]], Any] | None
-    ) -> Group:
-        """Return the group of these items, the index of the first of which is given."""
-        load = items if pack is None else pack(items)
-        return cls(ItemKey(name, len(items), first), None, load, items, pack)
+    def of(cls, key: ItemKey, items: Sequence[Any], pack: Callable[[Sequence[Any]], Any] | None) -> Group:
+        """Return the group of these items."""
+        return cls(key, None, items if pack is None else pack(items), items, pack)
 
     def parts(self) -> list[Group]:
         """Return each item as a group by itself; nothing where there is only one."""
         if len(self.items) == 1:
             return []
-        key = self.key
-        return [self.of(key.model, key.fold + n, [item], self.pack) for n, item in enumerate(self.items)]
+        first = self.key.fold
+        return [
+            self.of(self._key(1, index), [item], self.pack) for index, item in enumerate(self.items, first)
+        ]
 
     def rest(self, n_done: int) -> Group:
         """Return what is left when so many items are done."""
-        return self.of(self.key.model, self.key.fold + n_done, self.items[n_done:], self.pack)
+        items = self.items[n_done:]
+        return self.of(self._key(len(items), self.key.fold + n_done), items, self.pack)
+
+    def _key(self, n_items: int, first: int) -> ItemKey:
+        return ItemKey(self.key.model, n_items, first)
 
     def __reduce__(self) -> Any:
         return Group, (self.key, None, self.load)

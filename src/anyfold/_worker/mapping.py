@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice, starmap
 from typing import Any
@@ -125,7 +125,8 @@ class Mapped:
     def _call_on_copies(self, first: int, items: Sequence[Any], values: list[Any]) -> BaseException | None:
         """Call the function once more, which has written to what is shared; return its error."""
         position = len(values)
-        calls = self._calls(private_copy(self.function), first + position, items[position : position + 1])
+        function, item = private_copy((self.function, items[position]))
+        calls = self._calls(function, first + position, [item])
         try:
             values.extend(calls)
         except BaseException as error:
@@ -176,7 +177,7 @@ class _Notes:
         talkers = {*self.warnings.positions, *self.logs.positions, *self.output.positions}
         return tuple(
             Outcome(
-                ItemKey(key.model, 1, key.fold + position),
+                replace(key, candidate=1, fold=key.fold + position),
                 warnings=self.warnings.by(position),
                 logs=tuple(map(portable_record, self.logs.by(position))),
                 output=self.output.by(position),
