@@ -7,12 +7,14 @@ there, and has no way to announce one before. So this waits until joblib is impo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 __all__ = ["register_with_joblib"]
 
@@ -38,7 +40,7 @@ def _make(**options: Any) -> Any:
     return AnyfoldBackend(**options)
 
 
-class _Waiting(MetaPathFinder):
+class _Waiting:
     """Finds one module the way that it is found anyway, once, and registers when that was imported."""
 
     def find_spec(
@@ -49,11 +51,11 @@ class _Waiting(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Registering(spec.loader)
+            spec.loader = cast("Loader", _Registering(spec.loader))
         return spec
 
 
-class _Registering(Loader):
+class _Registering:
     """Loads a module as its own loader does, and registers."""
 
     def __init__(self, loader: Loader) -> None:
