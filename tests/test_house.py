@@ -15,7 +15,7 @@ ROOMS = {
     "_worker": {"_worker", "_mail", "_data", "_plan", "_compat", "errors", "executors.base"},
     "_engine": {"_engine", "_worker", "_mail", "_data", "_plan", "_version", "errors", "executors.base"},
     "executors": {"executors", "_worker", "_mail", "_data", "errors", "settings"},
-    "results": {"results", "_plan", "_data", "errors"},
+    "results": {"results", "_plan", "_data", "_version", "errors"},
 }
 BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib", "dask", "ray")
 

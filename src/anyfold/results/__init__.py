@@ -2,5 +2,6 @@
 
 from anyfold.results.cv_result import CVResult
 from anyfold.results.records import FailureRecord, WarningRecord
+from anyfold.results.search_plot import plot_search
 
-__all__ = ["CVResult", "FailureRecord", "WarningRecord"]
+__all__ = ["CVResult", "FailureRecord", "WarningRecord", "plot_search"]
