@@ -9,18 +9,20 @@ from types import FunctionType
 from typing import Any
 
 import sklearn
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils import get_tags
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 __all__ = [
-    "BaseSearchCV",
+    "base_search",
     "check_method_params",
     "draws_from_process",
+    "is_column_transformer",
+    "is_feature_union",
     "is_fit_and_score",
     "is_multimetric",
     "is_pairwise",
+    "is_pipeline",
     "num_samples",
     "safe_indexing",
     "search_fit",
@@ -34,6 +36,26 @@ def num_samples(X: Any) -> int:
     """Return the number of samples, however the data is held."""
     n: int = _num_samples(X)
     return n
+
+
+def _is_exactly(obj: Any, module: str, name: str) -> bool:
+    # What nobody has imported yet, nothing is an instance of: workers start without what they do not need.
+    return type(obj) is getattr(sys.modules.get(module), name, None)
+
+
+def is_pipeline(obj: Any) -> bool:
+    """Return whether an object is a pipeline, and not of a subclass."""
+    return _is_exactly(obj, "sklearn.pipeline", "Pipeline")
+
+
+def is_feature_union(obj: Any) -> bool:
+    """Return whether an object is a feature union, and not of a subclass."""
+    return _is_exactly(obj, "sklearn.pipeline", "FeatureUnion")
+
+
+def is_column_transformer(obj: Any) -> bool:
+    """Return whether an object is a column transformer, and not of a subclass."""
+    return _is_exactly(obj, "sklearn.compose", "ColumnTransformer")
 
 
 def is_pairwise(estimator: Any) -> bool:
@@ -117,11 +139,18 @@ def with_names(function: Any, **names: Any) -> Any:
     return copied
 
 
+def base_search() -> Any:
+    """Return what all searches derive from."""
+    from sklearn.model_selection._search import BaseSearchCV
+
+    return BaseSearchCV
+
+
 def search_fit(**names: Any) -> Any:
     """Return ``fit`` of a search that finds other objects under some names, such as ``Parallel``."""
     from sklearn.base import _fit_context
 
-    return _fit_context(prefer_skip_nested_validation=False)(with_names(BaseSearchCV.fit, **names))
+    return _fit_context(prefer_skip_nested_validation=False)(with_names(base_search().fit, **names))
 
 
 def is_fit_and_score(function: Any) -> bool:

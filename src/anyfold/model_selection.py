@@ -40,7 +40,7 @@ C = TypeVar("C", bound=type)
 _fit = _compat.search_fit(Parallel=Parallel, clone=clone_unless_drawn)
 
 
-class _Search(_compat.BaseSearchCV):  # type: ignore[misc]
+class _Search(_compat.base_search()):  # type: ignore[misc]
     """Hands the work of a search to anyfold."""
 
     backend: Any

@@ -16,8 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sklearn.pipeline import Pipeline
-
+from anyfold import _compat
 from anyfold._plan.canonical import Encoder, Untrusted, token
 from anyfold._plan.code_identity import CodeIdentities
 from anyfold._plan.content import encode_estimator
@@ -54,7 +53,7 @@ class Steps:
         return path
 
     def _parts(self, estimator: Any, parameters: dict[str, Any], *, is_last: bool) -> Iterable[Hashable]:
-        if type(estimator) is not Pipeline or estimator.memory is not None:
+        if not _compat.is_pipeline(estimator) or estimator.memory is not None:
             if not is_last:
                 yield (
                     self._encode(estimator),
@@ -92,12 +91,12 @@ class _Unclear(Exception):
 
 def leading_steps(estimator: Any) -> list[Any]:
     """Return the transformers before the last step of a pipeline, those of nested ones in their place."""
-    return [] if type(estimator) is not Pipeline else list(_transformers(estimator.steps[:-1]))
+    return [] if not _compat.is_pipeline(estimator) else list(_transformers(estimator.steps[:-1]))
 
 
 def _transformers(steps: Iterable[tuple[str, Any]]) -> Iterable[Any]:
     for _, step in steps:
-        if type(step) is Pipeline and step.memory is None:
+        if _compat.is_pipeline(step) and step.memory is None:
             yield from _transformers(step.steps)
         elif step is not None and not isinstance(step, str):
             yield step

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 
 from anyfold import _compat
 from anyfold._data.kinds import is_readonly_error
@@ -104,6 +103,8 @@ class CrossValidation:
     def fit_stem(self, leaf: Leaf, depth: int) -> list[Made]:
         """Fit the first steps of a leaf's pipeline and transform the test data with them."""
         fold = self._slices(leaf, writable=False)
+        from sklearn.pipeline import Pipeline
+
         estimator, parts = self._estimator(leaf)
         first = leading_steps(estimator)[:depth]
         pipeline = Pipeline([(f"step{position}", step) for position, step in enumerate(first)])

@@ -28,9 +28,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import FeatureUnion, Pipeline
 
+from anyfold import _compat
 from anyfold._data.cache import Cache
 from anyfold._data.kinds import arrays_of, freeze, guard, is_guardable, is_readonly_error
 from anyfold._data.serialize import serialize
@@ -180,17 +179,16 @@ class SharedSteps:
     # ---- marking --------------------------------------------------------------------------------
 
     def _mark_inside(self, estimator: Any, *, is_transformer: bool) -> None:
-        kind = type(estimator)
-        if kind is Pipeline and estimator.memory is None and not _has_callbacks(estimator):
+        if _compat.is_pipeline(estimator) and estimator.memory is None and not _has_callbacks(estimator):
             steps = [step for _, step in estimator.steps]
             for step in steps if is_transformer else steps[:-1]:
                 self._mark(step)
             if not is_transformer and steps:
                 self._mark_inside(steps[-1], is_transformer=False)
-        elif kind is FeatureUnion and estimator.n_jobs in (None, 1):
+        elif _compat.is_feature_union(estimator) and estimator.n_jobs in (None, 1):
             for _, part in estimator.transformer_list:
                 self._mark(part)
-        elif kind is ColumnTransformer and estimator.n_jobs in (None, 1):
+        elif _compat.is_column_transformer(estimator) and estimator.n_jobs in (None, 1):
             for _, part, columns in estimator.transformers:
                 with suppress(Untrusted), _settings.encoding:
                     self._mark(part, (estimator, _settings.encoder.encode(columns)))
