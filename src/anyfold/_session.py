@@ -9,8 +9,9 @@ import contextlib
 import os
 import secrets
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sklearn
 
@@ -23,17 +24,29 @@ from anyfold._engine.run import Run
 from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
+from anyfold._plan.models import near
 from anyfold._plan.prefix import Layout
+from anyfold._plan.splitting import Outlook
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._plan.units import LARGEST_UNIT
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, depth, inside_worker
 from anyfold._worker.shared_steps import forget_steps
-from anyfold.errors import AnyfoldWarning, UnknownBackendError, UnsupportedFeatureError
+from anyfold.errors import AnyfoldWarning, InvalidInputError, UnknownBackendError, UnsupportedFeatureError
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
-__all__ = ["Workers", "conditions", "open_journal", "open_workers", "run_work", "working"]
+__all__ = [
+    "Workers",
+    "check_resources",
+    "conditions",
+    "expected_workers",
+    "open_journal",
+    "open_workers",
+    "refuse_journal",
+    "run_work",
+    "working",
+]
 
 STOPPABLE = ("multiprocessing", "processes", "loky", "joblib with one of these", "dask", "ray")
 """Backends of anyfold whose running work can be stopped."""
@@ -54,24 +67,48 @@ def open_workers(settings: Resolved) -> Iterator[Workers]:
     """Find the executor that the settings name; one of the user's stays open afterwards."""
     from anyfold.executors._warm import borrow
     from anyfold.executors.adapter import as_executor
-    from anyfold.executors.registry import find_backend
 
     temp_dir = None if settings.temp_dir is None else str(settings.temp_dir)
-    backend = settings.backend
-    if inside_worker() and settings.sources["backend"] not in ("argument", "config_context"):
-        backend = "serial"  # a run inside a task shares the task's cores unless it is told otherwise
+    backend = _backend(settings)
     if not isinstance(backend, str):
         executor = as_executor(backend)
         yield _checked(Workers(executor, type(backend).__name__, _width(executor), temp_dir), settings)
         return
-    try:
-        find_backend(backend)
-    except UnknownBackendError as error:
-        if (source := settings.sources["backend"]) == "argument":
-            raise
-        raise UnknownBackendError(f"backend from {source}: {error}") from None
     with borrow(backend, settings.n_jobs, settings.backend_options, settings.start_method) as executor:
         yield _checked(Workers(executor, backend, _width(executor), temp_dir), settings)
+
+
+def expected_workers(settings: Resolved) -> Outlook:
+    """Return what `open_workers` would find, without starting anything."""
+    from anyfold.executors._warm import is_warm
+    from anyfold.executors.adapter import as_executor
+
+    backend = _backend(settings)
+    if not isinstance(backend, str):
+        return Outlook(_width(as_executor(backend)), are_there=True)
+    if backend == "serial":
+        return Outlook(1, are_there=True)
+    warm = backend == "threads" or is_warm(
+        backend, settings.n_jobs, settings.backend_options, settings.start_method
+    )
+    return Outlook(effective_n_jobs(settings.n_jobs), warm)
+
+
+def _backend(settings: Resolved) -> Any:
+    """Return the name of a backend that exists, or an executor of the user's."""
+    from anyfold.executors.registry import find_backend
+
+    backend = settings.backend
+    if inside_worker() and settings.sources["backend"] not in ("argument", "config_context"):
+        return "serial"  # a run inside a task shares the task's cores unless it is told otherwise
+    if isinstance(backend, str):
+        try:
+            find_backend(backend)
+        except UnknownBackendError as error:
+            if (source := settings.sources["backend"]) == "argument":
+                raise
+            raise UnknownBackendError(f"backend from {source}: {error}") from None
+    return backend
 
 
 def _width(executor: Executor) -> int:
@@ -97,6 +134,25 @@ def _checked(workers: Workers, settings: Resolved) -> Workers:
             "process whose parent has used it. Choose 'forkserver' or 'spawn', or inner_threads=1"
         )
     return workers
+
+
+def check_resources(settings: Resolved, models: Collection[str]) -> None:
+    """Raise `InvalidInputError` where resources are asked for a model that there is not."""
+    for name in settings.resources or {}:
+        if name not in models:
+            raise InvalidInputError(
+                f"resources names {name!r}, which is no model{near(name, models)}: "
+                f"the models are {list(models)}"
+            )
+
+
+def refuse_journal(settings: Resolved, what: str) -> None:
+    """Refuse a journal where it could not keep what the call makes."""
+    if settings.journal is not None:
+        raise UnsupportedFeatureError(
+            f"journal={str(settings.journal)!r} (from {settings.sources['journal']}): a journal keeps "
+            f"scores, no {what}; pass journal=None, and save what is worth keeping yourself"
+        )
 
 
 @contextlib.contextmanager
@@ -139,11 +195,14 @@ def run_work(
     record: Callable[[Iterable[Outcome]], None] | None,
     rank: Mapping[TaskKey, int],
     layout: Layout | None = None,
+    largest_unit: int = LARGEST_UNIT,
+    returns_partly: bool = True,
 ) -> None:
     """Run the leaves of some work; `outcomes` fills as they come, whatever ends the run.
 
     Each is passed to `record` before it is counted. What tasks say is passed on in the order of `rank`,
-    which has all of them, those among the outcomes included; and so are their warnings, at the end.
+    which has all of them, those among the outcomes included; and so are their warnings, at the end. A
+    time limit ends it with a warning, unless the caller makes an error of what is missing.
     """
     n_before = len(outcomes)
     with (
@@ -159,13 +218,14 @@ def run_work(
             record=record,
             rank=_without(outcomes, rank).__getitem__,
             layout=layout,
+            largest_unit=largest_unit,
         ) as run,
         in_caller(run.job),
     ):
         run.to_the_end()
     issue_warnings(outcomes[key] for key in sorted(outcomes, key=rank.__getitem__))
     n_done = len(outcomes) - n_before
-    if run.out_of_time:
+    if run.out_of_time and returns_partly:
         warnings.warn(
             f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
             "had finished; result.missing names the others",

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.utils import indexable
 
 from anyfold import _compat
@@ -20,7 +19,7 @@ from anyfold._engine.journal import Terms
 from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share_once
 from anyfold._plan.content import content_keys
-from anyfold._plan.models import name_models, near
+from anyfold._plan.models import check_lengths, cloned, name_models
 from anyfold._plan.order import Order
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.routing import route_params
@@ -28,7 +27,7 @@ from anyfold._plan.scoring import check_response_methods, make_scorer_for, metri
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
-from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
+from anyfold._session import Workers, check_resources, conditions, open_journal, open_workers, run_work
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
 from anyfold._worker.execute import inherited_seed
 from anyfold.errors import DataChangedWarning, InvalidInputError, MemoryPressureWarning
@@ -87,7 +86,7 @@ stratified: y is of integer type with repeated values)
     def __init__(
         self, X: Any, y: Any = None, *, cv: Any = 5, groups: Any = None, stratify: bool | None = None
     ) -> None:
-        _check_lengths(X=X, y=y, groups=groups)
+        check_lengths(X=X, y=y, groups=groups)
         self.X, self.y, self.groups = indexable(X, y, groups)
         self.n_samples: int = _compat.num_samples(self.X)
         self.cv, self._choice = make_splitter(cv, self.y, self.groups, stratify)
@@ -202,19 +201,14 @@ def run_cv(
         check_response_methods(name, model, methods)
         fit_params, score_params = route_params(name, model, scorer, params or {})
         plans[name] = ModelPlan(
-            _cloned(name, model), scorer, _is_pairwise(name, model), fit_params, score_params
+            cloned(name, model), scorer, _is_pairwise(name, model), fit_params, score_params
         )
     paths = _paths(plans)
     for (name, _), path in paths.items():
         plans[name] = replace(plans[name], shares_steps=bool(path))
     keys = [TaskKey(name, 0, fold) for fold in range(folds.n_splits) for name in plans]
 
-    for name in resolved.resources or {}:
-        if name not in plans:
-            raise InvalidInputError(
-                f"resources names {name!r}, which is no model{near(name, plans)}: "
-                f"the models are {list(plans)}"
-            )
+    check_resources(resolved, plans)
     classes = _classes(folds.y) if any(method != "predict" for method in methods) else None
     outcomes: dict[TaskKey, Outcome] = {}
     started = time.perf_counter()
@@ -308,26 +302,6 @@ def _paths(plans: Mapping[str, ModelPlan]) -> dict[tuple[str, int], Path]:
     }
 
 
-def _check_lengths(**data: Any) -> None:
-    lengths = {}
-    for name, values in data.items():
-        if values is None:
-            continue
-        try:
-            lengths[name] = _compat.num_samples(values)
-        except TypeError as error:
-            raise InvalidInputError(
-                f"{name} is {type(values).__name__} {values!r:.60}, which has no samples: {error}"
-            ) from error
-    if "X" not in lengths:
-        raise InvalidInputError("X is None: data with one row per sample is needed")
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise InvalidInputError(f"X, y and groups must have one entry per sample, but {told}")
-    if lengths["X"] == 0:
-        raise InvalidInputError("X is empty: at least two samples are needed")
-
-
 def _check_folds(folds: Any) -> None:
     if isinstance(folds, Folds):
         return
@@ -348,13 +322,6 @@ def _check_error_score(error_score: Any) -> bool:
     raise InvalidInputError(
         f"error_score={error_score!r}: allowed are 'raise' and a number, such as numpy.nan"
     )
-
-
-def _cloned(name: str, model: Any) -> Any:
-    try:
-        return clone(model)
-    except Exception as error:
-        raise InvalidInputError(f"model {name!r} cannot be cloned: {error}") from error
 
 
 def _is_pairwise(name: str, model: Any) -> bool:

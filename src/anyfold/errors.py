@@ -19,6 +19,7 @@ __all__ = [
     "JournalWarning",
     "MemoryPressureWarning",
     "MissingDependencyError",
+    "ModelFailedError",
     "SharedLost",
     "TaskTimeoutError",
     "TimeLimitError",
@@ -51,6 +52,13 @@ class UnknownBackendError(AnyfoldError, LookupError):
 
 class UnknownModelError(AnyfoldError, KeyError):
     """The result holds no model of that name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show the repr of the message
+
+
+class ModelFailedError(AnyfoldError, KeyError):
+    """The result has no fitted model of that name, since it failed or never ran."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the repr of the message

@@ -51,3 +51,11 @@ squares: list[int] = af.parallel_map(len, ["a", "bc"], backend="loky", n_jobs=2)
 powers: list[int] = af.parallel_starmap(len, [("a",), ("bc",)], random_state=0)
 one_by_one: Iterator[int] = af.parallel_map(len, iter("abc"), return_as="generator")
 af.parallel_map(len, ["a"], n_job=2)  # type: ignore[call-overload]
+
+fitted: af.FittedModels = af.fit_models({"logit": LogisticRegression()}, X, y, random_state=0, n_jobs=2)
+fitted = af.fit_models(LogisticRegression(), data={"mon": (X, y), "tue": lambda: (X, y)}, on_error="raise")
+fitted["logit"].predict(X)
+costs: pd.DataFrame = fitted.to_frame()
+af.fit_models(LogisticRegression(), X, y, n_job=2)  # type: ignore[call-arg]
+predictions: np.ndarray = af.predict_partitions(fitted["logit"], X, method="predict_proba", n_partitions=2)
+answers: pd.DataFrame = af.predict_models(fitted, X, columns={"logit": [0, 1]}, backend="threads")

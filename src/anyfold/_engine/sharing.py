@@ -14,11 +14,12 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from anyfold._data.files import publish
+from anyfold._data.serialize import dumps, loads
 from anyfold._data.views import view
 from anyfold.errors import SharedLost
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of
 
-__all__ = ["Direct", "Published", "share", "share_once"]
+__all__ = ["Direct", "Packed", "Published", "share", "share_once"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,24 @@ class Direct(Generic[T]):
 
     def get(self) -> T:
         return self.value
+
+    def release(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Packed(Generic[T]):
+    """An object that travels with the task that needs it, in the memory layout that it has here."""
+
+    pickled: bytes
+
+    @classmethod
+    def of(cls, obj: T) -> Packed[T]:
+        return cls(dumps(obj))
+
+    def get(self) -> T:
+        obj: T = loads(self.pickled)
+        return obj
 
     def release(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Which models are compared, and under which names."""
+"""Which models are fitted, under which names, and whether the data can be theirs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sklearn.base import clone
+
+from anyfold import _compat
 from anyfold.errors import InvalidInputError
 
-__all__ = ["name_models"]
+__all__ = ["check_lengths", "cloned", "is_estimator", "name_models", "near"]
 
 
 def name_models(models: Any) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def name_models(models: Any) -> dict[str, Any]:
     """
     if isinstance(models, Mapping):
         pairs = list(models.items())
-    elif _is_estimator(models) or isinstance(models, type | str | bytes) or not isinstance(models, Iterable):
+    elif is_estimator(models) or isinstance(models, type | str | bytes) or not isinstance(models, Iterable):
         pairs = _named([models])
     else:
         items = list(models)
@@ -54,14 +57,15 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
-def _is_estimator(model: Any) -> bool:
+def is_estimator(model: Any) -> bool:
+    """Return whether something can be fitted and has parameters."""
     return hasattr(model, "fit") and hasattr(model, "get_params") and not isinstance(model, type)
 
 
 def _check(name: Any, model: Any) -> None:
     if not isinstance(name, str):
         raise InvalidInputError(f"the name of a model must be text, not {name!r} ({type(name).__name__})")
-    if _is_estimator(model):
+    if is_estimator(model):
         return
     if isinstance(model, type) and hasattr(model, "fit"):
         raise InvalidInputError(
@@ -72,6 +76,35 @@ def _check(name: Any, model: Any) -> None:
         f"model {name!r} is no estimator: {type(model).__name__} {model!r:.60} "
         f"has no {' and no '.join(missing)}"
     )
+
+
+def cloned(name: str, model: Any) -> Any:
+    """Return an unfitted copy of a model."""
+    try:
+        return clone(model)
+    except Exception as error:
+        raise InvalidInputError(f"model {name!r} cannot be cloned: {error}") from error
+
+
+def check_lengths(**data: Any) -> None:
+    """Raise `InvalidInputError` unless all have one entry per sample, and at least one."""
+    lengths = {}
+    for name, values in data.items():
+        if values is None:
+            continue
+        try:
+            lengths[name] = _compat.num_samples(values)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"{name} is {type(values).__name__} {values!r:.60}, which has no samples: {error}"
+            ) from error
+    if "X" not in lengths:
+        raise InvalidInputError("X is None: data with one row per sample is needed")
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise InvalidInputError(f"X, y and groups must have one entry per sample, but {told}")
+    if lengths["X"] == 0:
+        raise InvalidInputError("X is empty: at least two samples are needed")
 
 
 def near(name: str, names: Iterable[str]) -> str:

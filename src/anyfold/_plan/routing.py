@@ -13,7 +13,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from anyfold._plan.models import near
 from anyfold.errors import InvalidInputError
 
-__all__ = ["route_params"]
+__all__ = ["check_accepted", "route_params"]
 
 
 def route_params(
@@ -27,7 +27,7 @@ def route_params(
         return {}, {}
     if sklearn.get_config()["enable_metadata_routing"]:
         return _routed(name, estimator, scorer, params)
-    _check_accepted(name, estimator, params)
+    check_accepted(name, estimator, params)
     return dict(params), {}
 
 
@@ -47,7 +47,8 @@ def _routed(
     return dict(routed.estimator.fit), dict(routed.scorer.score)
 
 
-def _check_accepted(name: str, estimator: Any, params: Mapping[str, Any]) -> None:
+def check_accepted(name: str, estimator: Any, params: Mapping[str, Any]) -> None:
+    """Raise `InvalidInputError` where ``fit`` of a model takes no parameter of that name."""
     try:
         accepted = inspect.signature(estimator.fit).parameters
     except (TypeError, ValueError):

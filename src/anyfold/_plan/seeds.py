@@ -7,7 +7,7 @@ position or the name of a model, so that adding, renaming or reordering models c
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from anyfold._plan.task import REFIT
 from anyfold.errors import InvalidInputError
 
-__all__ = ["root_seed", "seed_for", "unset_random_states"]
+__all__ = ["root_seed", "seed_for", "seed_open_states", "unset_random_states"]
 
 GLOBAL_NUMPY = "numpy.random"
 GLOBAL_PYTHON = "random"
@@ -40,6 +40,14 @@ def unset_random_states(parameters: Mapping[str, Any], root: int, fold: int) -> 
         for path, value in parameters.items()
         if value is None and (path == _PARAMETER or path.endswith(f"__{_PARAMETER}"))
     }
+
+
+def seed_open_states(estimator: Any, root: int, fold: int) -> Collection[Any]:
+    """Give each ``random_state`` of an estimator that is None its seed; return all of its parameters."""
+    parameters = estimator.get_params(deep=True)
+    if seeds := unset_random_states(parameters, root, fold):
+        estimator.set_params(**seeds)
+    return list(parameters.values())
 
 
 def root_seed(random_state: Any) -> int:

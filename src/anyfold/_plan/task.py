@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from logging import LogRecord
 from typing import Any, Literal
 
-__all__ = ["REFIT", "Failure", "FoldScores", "Leaf", "Outcome", "Place", "RelayedWarning", "TaskKey"]
+__all__ = [
+    "REFIT",
+    "Failure",
+    "FitCost",
+    "FoldScores",
+    "Leaf",
+    "Outcome",
+    "Place",
+    "RelayedWarning",
+    "TaskKey",
+]
 
 REFIT = -1
 """The ``fold`` of a fit on all data."""
 
-Stage = Literal["fit", "predict", "score", "worker", "result"]
+Stage = Literal["data", "fit", "predict", "score", "worker", "result"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,12 +108,24 @@ class FoldScores:
 
 
 @dataclass(frozen=True, slots=True)
+class FitCost:
+    """What it took to fit one model on all of its data."""
+
+    data_time: float
+    """Seconds until the data was there."""
+    fit_time: float
+    """Seconds."""
+    peak_memory: float
+    """Bytes by which the worker's resident memory grew at most; NaN where that cannot be known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one task; compact, since the caller holds all of them."""
 
     key: TaskKey
     value: Any = None
-    """What the task returned, for cross-validation a `FoldScores`; None where it failed."""
+    """What the task returned, such as a `FoldScores` or a `FitCost`; None where it failed."""
     failure: Failure | None = None
     warnings: tuple[RelayedWarning, ...] = ()
     logs: tuple[LogRecord, ...] = ()

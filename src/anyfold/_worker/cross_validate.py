@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import numbers
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from anyfold import _compat
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.slices import FoldSlices, slices
 from anyfold._plan.prefix import leading_steps
-from anyfold._plan.seeds import unset_random_states
-from anyfold._plan.task import Failure, FoldScores, Leaf, Stage
+from anyfold._plan.seeds import seed_open_states
+from anyfold._plan.task import Failure, FoldScores, Leaf
 from anyfold._worker.alone import alone_if_needed
-from anyfold._worker.execute import Produced, StageError
+from anyfold._worker.execute import Produced, in_stage
 from anyfold._worker.failures import failure_of
 from anyfold._worker.shared_steps import Made, SharedSteps, take_made
 from anyfold.executors.base import Shared
@@ -76,7 +76,7 @@ class CrossValidation:
         steps = SharedSteps(leaf.key, self._known(fold, leaf.key.fold, plan.pairwise), fold.y_train)
         with steps.attached(estimator) if plan.shares_steps and not writable else nullcontext():
             begun = time.perf_counter()
-            with _stage("fit"), alone_if_needed(estimator, *parts):
+            with in_stage("fit"), alone_if_needed(estimator, *parts):
                 if fold.y_train is None:
                     estimator.fit(fold.X_train, **fit_params)
                 else:
@@ -134,10 +134,7 @@ class CrossValidation:
         estimator = clone(self.models[leaf.key.model].estimator)
         if leaf.parameters:
             estimator.set_params(**clone(dict(leaf.parameters), safe=False))
-        parameters = estimator.get_params(deep=True)
-        if seeds := unset_random_states(parameters, self.root_seed, leaf.key.fold):
-            estimator.set_params(**seeds)
-        return estimator, parameters.values()
+        return estimator, seed_open_states(estimator, self.root_seed, leaf.key.fold)
 
     def _known(self, fold: FoldSlices, number: int, pairwise: bool) -> list[tuple[Any, bytes]]:
         where = f"{self.data_id} {number} {pairwise}"
@@ -147,7 +144,7 @@ class CrossValidation:
         self, plan: ModelPlan, estimator: Any, X: Any, y: Any, params: Mapping[str, Any]
     ) -> tuple[dict[str, float], Failure | None]:
         failure = None
-        with _stage("score"):
+        with in_stage("score"):
             try:
                 scores = (
                     plan.scorer(estimator, X, **params)
@@ -170,7 +167,7 @@ class CrossValidation:
         return numbers_by_name, failure
 
     def _predictions(self, estimator: Any, X: Any) -> dict[str, Any]:
-        with _stage("predict"):
+        with in_stage("predict"):
             return {
                 method: (
                     getattr(estimator, method)(X),
@@ -192,16 +189,6 @@ def _own(X: Any, params: Mapping[str, Any], indices: np.ndarray) -> dict[str, An
     """Slice parameters that have one value per sample; of all others the task gets a copy of its own."""
     sliced = _compat.check_method_params(X, params, indices)
     return {name: copy.deepcopy(value) if value is params[name] else value for name, value in sliced.items()}
-
-
-@contextmanager
-def _stage(stage: Stage) -> Iterator[None]:
-    try:
-        yield
-    except StageError:
-        raise
-    except BaseException as error:
-        raise StageError(stage) from error
 
 
 def _number(score: Any, scorer: Any) -> float:

@@ -43,6 +43,7 @@ __all__ = [
     "StageError",
     "Work",
     "depth",
+    "in_stage",
     "inherited_seed",
     "inside_worker",
     "run_stem",
@@ -73,6 +74,17 @@ class StageError(Exception):
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
         self.stage = stage
+
+
+@contextlib.contextmanager
+def in_stage(stage: Stage) -> Iterator[None]:
+    """Say of what is raised inside in which stage it was; the innermost one counts."""
+    try:
+        yield
+    except StageError:
+        raise
+    except BaseException as error:
+        raise StageError(stage) from error
 
 
 class Work(Protocol):

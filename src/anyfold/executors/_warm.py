@@ -24,7 +24,7 @@ from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors.base import Executor, capabilities_of, isolation_of
 from anyfold.executors.registry import find_backend, get_executor, takes_option
 
-__all__ = ["IDLE_SECONDS", "borrow", "shutdown"]
+__all__ = ["IDLE_SECONDS", "borrow", "is_warm", "shutdown"]
 
 IDLE_SECONDS = 300.0
 """How long idle workers are kept."""
@@ -111,9 +111,7 @@ def borrow(
         Kept warm after the block, if its workers are processes. A block that ends with an exception may leave
         work behind: then the workers are ended.
     """
-    chosen = dict(options or {})
-    if start_method is not None and takes_option(name, "start_method"):
-        chosen.setdefault("start_method", start_method)
+    chosen = _chosen(name, options or {}, start_method)
     key = _key(name, n_jobs, chosen)
     warm = _take(key)
     if warm is None:
@@ -130,6 +128,13 @@ def borrow(
         warm.executor.shutdown()
     else:
         _put_back(warm)
+
+
+def is_warm(name: str, n_jobs: int | None, options: Mapping[str, Any], start_method: str | None) -> bool:
+    """Return whether there are idle workers that `borrow` would lend."""
+    key = _key(name, n_jobs, _chosen(name, options, start_method))
+    with _shelf.lock:
+        return key is not None and any(warm.key == key and warm.still_true() for warm in _shelf.idle)
 
 
 def shutdown() -> None:
@@ -150,6 +155,13 @@ def shutdown() -> None:
     start = sys.modules.get("anyfold.executors._start")
     if start is not None:
         start.stop_fork_server()
+
+
+def _chosen(name: str, options: Mapping[str, Any], start_method: str | None) -> dict[str, Any]:
+    chosen = dict(options)
+    if start_method is not None and takes_option(name, "start_method"):
+        chosen.setdefault("start_method", start_method)
+    return chosen
 
 
 def _key(name: str, n_jobs: int | None, options: Mapping[str, Any]) -> Hashable | None:

@@ -1,7 +1,8 @@
 """What comes back from a run: scores, times, failures, warnings, estimators, predictions and pictures."""
 
 from anyfold.results.cv_result import CVResult
+from anyfold.results.fitted_models import FittedModels
 from anyfold.results.records import FailureRecord, WarningRecord
 from anyfold.results.search_plot import plot_search
 
-__all__ = ["CVResult", "FailureRecord", "WarningRecord", "plot_search"]
+__all__ = ["CVResult", "FailureRecord", "FittedModels", "WarningRecord", "plot_search"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from anyfold._plan.content import JournalUse
     from anyfold.results.cv_result import CVResult
 
-__all__ = ["as_html", "as_text", "number"]
+__all__ = ["as_html", "as_text", "number", "table_as_html", "table_as_text"]
 
 MOST_MODELS = 20
 MOST_METRICS = 6
@@ -33,20 +33,28 @@ def number(value: float) -> str:
 
 def as_text(result: CVResult, grid: OutcomeGrid) -> str:
     """Return the table as plain text."""
-    header, rows = _table(result, grid)
-    labels = shortened([row[0] for row in rows], 40)
-    cells = [header, *([label, *row[1:]] for label, row in zip(labels, rows, strict=True))]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [_headline(result)]
-    for row in cells:
-        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *padded[1:]]))
-    return "\n".join([*lines, *_remarks(result, grid)])
+    return table_as_text(_headline(result), *_table(result, grid), _remarks(result, grid))
 
 
 def as_html(result: CVResult, grid: OutcomeGrid) -> str:
     """Return the table as HTML."""
-    header, rows = _table(result, grid)
+    return table_as_html(_headline(result), *_table(result, grid), _remarks(result, grid))
+
+
+def table_as_text(headline: str, header: list[str], rows: list[list[str]], remarks: Sequence[str]) -> str:
+    """Return a table whose first column are names as plain text."""
+    labels = shortened([row[0] for row in rows], 40)
+    cells = [header, *([label, *row[1:]] for label, row in zip(labels, rows, strict=True))]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [headline]
+    for row in cells:
+        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *padded[1:]]))
+    return "\n".join([*lines, *remarks])
+
+
+def table_as_html(headline: str, header: list[str], rows: list[list[str]], remarks: Sequence[str]) -> str:
+    """Return a table whose first column are names as HTML."""
     head = "".join(f'<th style="text-align: {_side(i)}">{escape(cell)}</th>' for i, cell in enumerate(header))
     body = "".join(
         "<tr>"
@@ -54,10 +62,10 @@ def as_html(result: CVResult, grid: OutcomeGrid) -> str:
         + "</tr>"
         for row in rows
     )
-    remarks = "".join(f"<p>{escape(line)}</p>" for line in _remarks(result, grid))
+    told = "".join(f"<p>{escape(line)}</p>" for line in remarks)
     return (
-        f"<div><p>{escape(_headline(result))}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{remarks}</div>"
+        f"<div><p>{escape(headline)}</p>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{told}</div>"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anyfold._plan.task import Outcome, Stage, TaskKey
+from anyfold._plan.task import REFIT, Outcome, Stage, TaskKey
 from anyfold.errors import WorkerTraceback
 from anyfold.results.payload import load
 
@@ -22,12 +22,12 @@ class FailureRecord:
     model : str
         Name of the model.
     fold : int
-        Number of the fold, from 0.
+        Number of the fold, from 0; -1 for a fit on all data.
     parameters : Mapping
         Parameters of the model, by name.
-    stage : {"fit", "predict", "score", "worker", "result"}
-        What was being done: ``"worker"`` means that the worker ended or ran out of time, ``"result"``
-        that what the task returned could not be sent back.
+    stage : {"data", "fit", "predict", "score", "worker", "result"}
+        What was being done: ``"data"`` means that the data was being made on the worker, ``"worker"`` that
+        the worker ended or ran out of time, ``"result"`` that what the task returned could not be sent back.
     type : str
         Name of the exception's type.
     message : str
@@ -56,7 +56,8 @@ class FailureRecord:
         first, *more = self.message.splitlines() or [""]
         shown = first if not more and len(first) <= 200 else f"{first[:200]} …"
         error = f"{self.type}: {shown}" if shown else self.type
-        return f"FailureRecord(model={self.model!r}, fold={self.fold}, stage={self.stage!r}, {error})"
+        fold = "" if self.fold == REFIT else f"fold={self.fold}, "
+        return f"FailureRecord(model={self.model!r}, {fold}stage={self.stage!r}, {error})"
 
     def exception(self) -> BaseException:
         """Return the original exception, with the worker's traceback as its cause.
@@ -89,7 +90,7 @@ class WarningRecord:
     model : str
         Name of the model.
     fold : int
-        Number of the fold, from 0.
+        Number of the fold, from 0; -1 for a fit on all data.
     category : type
         Class of the warning.
     message : str
