@@ -326,11 +326,11 @@ class _Evaluation:
                 raise exception_of(failure)
         return list(self._replies(outcomes))
 
-    def _replies(self, outcomes: Mapping[TaskKey, Outcome]) -> Iterator[dict[str, Any]]:
+    def _replies(self, outcomes: dict[TaskKey, Outcome]) -> Iterator[dict[str, Any]]:
         replies = Replies(self.first)
         for key, progress in zip_longest(self._keys, self._progress, fillvalue=(None, None)):
             assert isinstance(key, TaskKey)
-            outcome = outcomes.get(key)
+            outcome = outcomes.pop(key, None)  # of many tasks not all are held twice
             if outcome is not None and isinstance(outcome.value, FoldScores):
                 self._saved.n_fits += outcome.value.n_shared
                 self._saved.seconds += outcome.value.saved_time
