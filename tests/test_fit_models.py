@@ -320,9 +320,10 @@ def test_ctrl_c_leaves_what_had_been_fitted():
 
 def test_the_peak_of_memory_is_measured_on_the_worker(pool):
     models = {"large": Allocates(120_000_000), "small": Allocates(0)}
-    peaks = af.fit_models(models, X, y, backend=pool).to_frame().set_index("model")["peak_memory"]
-    assert 100e6 < peaks["large"] < 160e6
-    assert peaks["small"] < 20e6
+    for _ in range(2):  # what was freed does not hide what is taken again
+        peaks = af.fit_models(models, X, y, backend=pool).to_frame().set_index("model")["peak_memory"]
+        assert 100e6 < peaks["large"] < 160e6
+        assert peaks["small"] < 20e6
 
 
 def test_shared_data_is_no_memory_of_the_model(pool):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 __all__ = ["PeakMemory"]
@@ -21,8 +23,8 @@ class PeakMemory:
 
     The kernel's own high-water mark (``VmHWM``) is set back before the block and read after it, so that
     no peak between two looks is missed. Files that were mapped meanwhile, such as shared data, are taken off:
-    what a process reads there it does not own. Memory that the process had kept from earlier work and used
-    again is no growth.
+    what a process reads there it does not own. Before, the C library gives back what it has kept of freed
+    memory; what it cannot give back, since something above it is in use, is no growth when it is used again.
 
     Attributes
     ----------
@@ -36,6 +38,7 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         with contextlib.suppress(OSError, KeyError, ValueError):
+            _give_back()
             _CLEAR.write_text(RESET_PEAK)
             self._before = _status()
         return self
@@ -47,6 +50,16 @@ class PeakMemory:
             now, before = _status(), self._before
             mapped = sum(now[name] - before[name] for name in ("RssFile", "RssShmem"))
             self.nbytes = float(max(0, now["VmHWM"] - before["VmRSS"] - max(0, mapped)))
+
+
+def _give_back() -> None:
+    with contextlib.suppress(AttributeError):  # of the GNU library only
+        _c_library().malloc_trim(0)
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _status() -> dict[str, int]:
