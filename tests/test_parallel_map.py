@@ -121,6 +121,17 @@ def test_a_generator_that_is_closed_stops_what_runs(tmp_path):
     assert list(values) == []
 
 
+def test_long_items_in_a_group_of_short_ones_are_shared_out():
+    def sleep_at_the_end(n):
+        if n >= 3000:
+            time.sleep(0.15)
+            return threading.current_thread().name
+        return ""
+
+    names = parallel_map(sleep_at_the_end, range(3008), backend="threads")[3000:]
+    assert len(set(names)) == 2
+
+
 # ---- errors ---------------------------------------------------------------------------------------------
 
 
@@ -278,8 +289,9 @@ def test_what_had_finished_when_time_was_over_is_in_the_error():
             threading.Event().wait()
         return n
 
-    with pytest.raises(TimeLimitError, match="time_limit=2 seconds") as caught:
-        parallel_map(hang, range(3), backend="multiprocessing", time_limit=2)
+    parallel_map(hang, [0], backend="multiprocessing")  # so that the workers are there
+    with pytest.raises(TimeLimitError, match="time_limit=3 seconds") as caught:
+        parallel_map(hang, range(3), backend="multiprocessing", time_limit=3)
     assert caught.value.result == {0: 0, 2: 2}
 
 

@@ -258,6 +258,7 @@ class _Call:
                     record=None,
                     rank=index_of,
                     largest_unit=1,
+                    keeps_data=False,
                 ) as run,
                 in_caller(run.job),
             ):

@@ -35,8 +35,29 @@ __all__ = ["Mapping", "ReturnAs", "Told", "index_of", "values_of"]
 
 ReturnAs = Literal["list", "generator", "generator_unordered"]
 
+START = 64
+"""Items of a group when it is not known what they take; those that turn out to be long are given back."""
+
 AHEAD = 8
 """Finished groups per worker that may wait to be given out before no more input is drawn."""
+
+
+@dataclass(slots=True)
+class Left:
+    """Items that are still to be done of a group."""
+
+    first: int
+    """Index of the first one."""
+    items: deque[Any]
+    alone: bool
+    """Whether each has to go by itself, since one of them is not like the others."""
+
+    def take(self, size: int) -> tuple[int, list[Any]]:
+        """Return the first items and the index of the first."""
+        first = self.first
+        taken = [self.items.popleft() for _ in range(min(1 if self.alone else size, len(self.items)))]
+        self.first += len(taken)
+        return first, taken
 
 
 class Returned(dict[TaskKey, Outcome]):
@@ -54,11 +75,13 @@ class Returned(dict[TaskKey, Outcome]):
         super().__init__()
         self.groups: dict[TaskKey, Group] = {}
         """Those that may be given back."""
-        self.given_back: deque[Group] = deque()
+        self.given_back: deque[Left] = deque()
         """What is left to do of some."""
         self.failed = False
         self.item_seconds: float | None = None
         self.item_bytes = 0.0
+        self._measured = 0
+        """Items of the largest group that was measured."""
         self._kept = kept
         self._ordered = ordered
         self._next = 0
@@ -78,7 +101,8 @@ class Returned(dict[TaskKey, Outcome]):
         if outcome.failure is not None:
             self.failed = True
         elif group is not None and outcome.n_items < key.candidate:
-            self.given_back.extend([group.rest(outcome.n_items)] if outcome.n_items else group.parts())
+            left = deque(islice(group.items, outcome.n_items, None))
+            self.given_back.append(Left(key.fold + outcome.n_items, left, alone=not outcome.n_items))
         if outcome.n_items:
             self._ready[key.fold] = outcome
             self._measure(outcome)
@@ -87,7 +111,11 @@ class Returned(dict[TaskKey, Outcome]):
         if outcome.failure is not None or outcome.ended <= outcome.started:
             return
         seconds = (outcome.ended - outcome.started) / outcome.n_items
-        self.item_seconds = seconds if self.item_seconds is None else (self.item_seconds + seconds) / 2
+        if self.item_seconds is None or outcome.n_items > self._measured:
+            # In a larger group, less of its time is due to what surrounds it.
+            self.item_seconds, self._measured = seconds, outcome.n_items
+        else:
+            self.item_seconds = (self.item_seconds + seconds) / 2
         if isinstance(outcome.value, bytes):
             self.note_bytes(len(outcome.value) / outcome.n_items)
 
@@ -207,7 +235,7 @@ class Items:
         self._ahead = ahead
         self._n_drawn = 0
         self._largest = 1
-        self._left: deque[Group] = deque()
+        self._start = 1 if ahead is not None else START
 
     def __iter__(self) -> Iterator[Leaf]:
         return self
@@ -215,12 +243,16 @@ class Items:
     def __next__(self) -> Leaf:
         """Return the next group; there may be more later, where there is none now."""
         returned = self._returned
-        for left in (returned.given_back, self._left):
-            if left:
-                return self._remembered(left.popleft())
+        while returned.given_back:
+            left = returned.given_back[0]
+            first, items = left.take(self._size())
+            if not left.items:
+                returned.given_back.popleft()
+            if (group := self._group(first, items)) is not None:
+                return group
         if returned.failed or self.error is not None or self._is_far_ahead():
             raise StopIteration
-        items: list[Any] = []
+        items = []
         try:
             items.extend(islice(self._inputs, self._size()))
         except Exception as error:
@@ -229,11 +261,7 @@ class Items:
             raise StopIteration
         first, self._n_drawn = self._n_drawn, self._n_drawn + len(items)
         self._largest = max(self._largest, len(items))
-        try:
-            return self._remembered(Group.of(ItemKey(self._name, len(items), first), items, self._pack))
-        except Exception:
-            self._left.extend(self._one_by_one(first, items))
-        return next(self)
+        return self._group(first, items) or next(self)
 
     def _is_far_ahead(self) -> bool:
         return self._ahead is not None and self._returned.n_ready >= self._ahead
@@ -241,24 +269,31 @@ class Items:
     def _size(self) -> int:
         if self._alone:
             return 1
-        n_left = None if self._n_inputs is None else max(0, self._n_inputs - self._n_drawn)
         returned = self._returned
-        return group_size(n_left, self._n_workers, returned.item_seconds, returned.item_bytes, self._largest)
+        n_left = None
+        if self._n_inputs is not None:
+            given_back = sum(len(left.items) for left in returned.given_back)
+            n_left = max(0, self._n_inputs - self._n_drawn) + given_back
+        start = self._start if returned.item_bytes or self._pack is None else 1
+        largest = max(self._largest, start)
+        return group_size(n_left, self._n_workers, returned.item_seconds, returned.item_bytes, largest, start)
 
-    def _remembered(self, group: Group) -> Group:
-        if group.key.candidate > 1:
-            self._returned.groups[group.key] = group
-        return group
-
-    def _one_by_one(self, first: int, items: list[Any]) -> Iterator[Group]:
-        """Make a group of each item up to the one that cannot be sent, which fails."""
-        for index, item in enumerate(items, first):
-            key = ItemKey(self._name, 1, index)
-            try:
-                yield Group.of(key, [item], self._pack)
-            except Exception as error:
+    def _group(self, first: int, items: list[Any]) -> Group | None:
+        """Make a group; where an item cannot be sent, they will go one by one up to that, which fails."""
+        key = ItemKey(self._name, len(items), first)
+        try:
+            group = Group.of(key, items, self._pack)
+        except Exception as error:
+            if len(items) > 1:
+                self._returned.given_back.appendleft(Left(first, deque(items), alone=True))
+            else:
+                wanted = [left for left in self._returned.given_back if left.first < first]
+                self._returned.given_back = deque(wanted)
                 self._returned[key] = Outcome(key, failure=failure_of("worker", error))
-                return
+            return None
+        if len(items) > 1:
+            self._returned.groups[key] = group
+        return group
 
     def _packed(self, items: Sequence[Any]) -> bytes:
         data = dumps(items)
@@ -352,6 +387,7 @@ class Mapping:
                     record=None,
                     rank=index_of,
                     largest_unit=LARGEST_UNIT if alone else 1,
+                    keeps_data=False,
                 )
             )
             if whole:

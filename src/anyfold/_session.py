@@ -249,6 +249,7 @@ def working(
     rank: Callable[[TaskKey], int],
     layout: Layout | None = None,
     largest_unit: int = LARGEST_UNIT,
+    keeps_data: bool = True,
 ) -> Iterator[Run]:
     """Publish some work and set up its run, for a block that goes through it inside `in_caller`."""
     isolation = isolation_of(workers.executor)
@@ -266,6 +267,7 @@ def working(
         ears=the_callers_ears(),
         caller=os.getpid(),
         depth=depth(),
+        keeps_data=keeps_data,
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
     shared: Shared[Job] = (

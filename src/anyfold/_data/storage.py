@@ -26,6 +26,9 @@ __all__ = ["MEMORY_SHARE", "Stored", "Storing", "store"]
 MEMORY_SHARE = 0.5
 """Share of the available memory that one object may take; a larger one goes to a file."""
 
+SMALL = 1 << 16
+"""Bytes that fit wherever there is a process."""
+
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM})
 MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3; unknown to the os module of Python 3.11
 WRITE_AT_ONCE = 1 << 30  # bytes; Linux writes at most 2 GiB at once
@@ -66,7 +69,8 @@ class Storing:
     def __init__(self, nbytes: int, temp_dir: str | None = None) -> None:
         self._nbytes = nbytes
         self._temp_dir = temp_dir
-        self._in_memory = hasattr(os, "memfd_create") and nbytes <= MEMORY_SHARE * available_memory()
+        fits = nbytes <= SMALL or nbytes <= MEMORY_SHARE * available_memory()
+        self._in_memory = hasattr(os, "memfd_create") and fits
         if self._in_memory:
             try:
                 self._open(_open_memory)

@@ -21,9 +21,9 @@ LONGEST_GROUP = 2 * WORTH_DISPATCHING
 SHORTEST_GROUP = WORTH_DISPATCHING / 20
 """Seconds; what is shorter costs more to hand out than it could save at the end."""
 
-MOST_ITEMS = 10_000
+MOST_ITEMS = 20_000
 MOST_BYTES = 1 << 20
-GROWTH = 32
+GROWTH = 64
 """How many times larger than the largest before a group may be."""
 
 MOST_NAMED = 10
@@ -80,11 +80,6 @@ class Group(Leaf):
             self.of(self._key(1, index), [item], self.pack) for index, item in enumerate(self.items, first)
         ]
 
-    def rest(self, n_done: int) -> Group:
-        """Return what is left when so many items are done."""
-        items = self.items[n_done:]
-        return self.of(self._key(len(items), self.key.fold + n_done), items, self.pack)
-
     def _key(self, n_items: int, first: int) -> ItemKey:
         return ItemKey(self.key.model, n_items, first)
 
@@ -98,6 +93,7 @@ def group_size(
     item_seconds: float | None,
     item_bytes: float,
     largest: int,
+    start: int = 1,
 ) -> int:
     """Return how many items the next group should have.
 
@@ -116,11 +112,14 @@ def group_size(
         What its arguments or its result have in bytes.
     largest : int
         Items of the largest group so far.
+    start : int
+        Items of a group as long as nothing was measured.
     """
+    worth: float
     if item_seconds is None:
-        return 1
-    worth = WORTH_DISPATCHING / max(item_seconds, 1e-9)
+        worth, least = start, 1.0
+    else:
+        worth, least = (seconds / max(item_seconds, 1e-9) for seconds in (WORTH_DISPATCHING, SHORTEST_GROUP))
     if n_left is not None:
-        fair = n_left / (2 * n_workers)
-        worth = min(worth, max(fair, SHORTEST_GROUP / max(item_seconds, 1e-9)))
+        worth = min(worth, max(n_left / (2 * n_workers), least))
     return max(1, int(min(worth, MOST_ITEMS, GROWTH * largest, MOST_BYTES / max(item_bytes, 1.0))))

@@ -122,6 +122,8 @@ class Job:
     ears: Ears
     caller: int
     """Process id of the caller."""
+    keeps_data: bool = True
+    """Whether workers keep data from task to task, for which they look how much memory there is."""
     depth: int = 0
     """How many runs it is inside of."""
 
@@ -246,8 +248,10 @@ def _settle(job: Job) -> None:
         if _settled == job.identity:
             return
         n_tasks = job.n_workers if job.isolation == "thread" else 1
-        set_cache_limit(default_cache_limit(job.n_workers), n_tasks)
-        set_steps_limit(default_cache_limit(job.n_workers), n_tasks)
+        if job.keeps_data:
+            limit = default_cache_limit(job.n_workers)
+            set_cache_limit(limit, n_tasks)
+            set_steps_limit(limit, n_tasks)
         forget_steps()
         _settled = job.identity
 

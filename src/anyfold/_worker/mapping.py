@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice, starmap
+from itertools import count, starmap
 from typing import Any
 
 from anyfold._data.kinds import is_readonly_error, private_copy
@@ -26,10 +26,6 @@ __all__ = ["Kept", "Mapped"]
 
 Kept = dict[ItemKey, tuple[list[Any], BaseException | None]]
 """By group: its values, and the exception that ended it."""
-
-
-WORTH_A_LOOK = 0.001
-"""Seconds after which to look at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +85,14 @@ class Mapped:
         self, first: int, items: Sequence[Any], values: list[Any], notes: _Notes
     ) -> BaseException | None:
         calls = self._calls(self.function, first, items)
-        begun = now = time.monotonic()
-        step = 1
-        while len(values) < len(items) and now - begun < LONGEST_GROUP:
-            before, wanted = now, min(len(items), len(values) + step)
+        append, clock = values.append, time.monotonic
+        ends = clock() + LONGEST_GROUP
+        while True:
             try:
-                values.extend(islice(calls, step))
-                if len(values) < wanted:
-                    return RuntimeError("the function raised StopIteration")
+                for value in calls:
+                    append(value)
+                    if clock() > ends:
+                        return None
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and self.isolation == "none":
                     raise  # the user's own Ctrl-C
@@ -104,11 +100,13 @@ class Mapped:
                     return error
                 notes.forget(len(values))
                 failed = self._call_on_copies(first, items, values)
-                if failed is not None:
+                if failed is not None or clock() > ends:
                     return failed
-            now = time.monotonic()
-            step = 2 * step if now - before < WORTH_A_LOOK else max(1, step // 2)
-        return None
+            else:
+                # A function that raises StopIteration ends the loop as the end of items does.
+                return (
+                    None if len(values) == len(items) else RuntimeError("the function raised StopIteration")
+                )
 
     def _calls(self, function: Callable[..., Any], first: int, items: Sequence[Any]) -> Iterator[Any]:
         if self.root_seed is not None:

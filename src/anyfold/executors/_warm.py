@@ -14,7 +14,8 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,15 +262,31 @@ def _circumstances() -> _Circumstances:
 def _sources() -> dict[str, Stamp]:
     """Return the stamps of the loaded modules' files that belong to no installed package."""
     stamps: dict[str, Stamp] = {}
-    installed = _installed()
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if name in ("__main__", "__mp_main__") or not isinstance(file, str) or file.startswith(installed):
-            continue
-        with contextlib.suppress(OSError):
-            status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
-            stamps[file] = status.st_mtime_ns, status.st_size
+        known, file = _own_files.get(name, (_nothing, None))
+        if known() is not module:
+            file = _own_file(name, module)
+            with contextlib.suppress(TypeError):  # what is in its place may be anything
+                _own_files[name] = weakref.ref(module), file
+        if file is not None:
+            with contextlib.suppress(OSError):
+                status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
+                stamps[file] = status.st_mtime_ns, status.st_size
     return stamps
+
+
+_own_files: dict[str, tuple[Callable[[], Any], str | None]] = {}
+"""By name: a module, of which there are thousands, and its file if that belongs to no installed package."""
+
+
+def _nothing() -> None: ...
+
+
+def _own_file(name: str, module: Any) -> str | None:
+    file = getattr(module, "__file__", None)
+    if name in ("__main__", "__mp_main__") or not isinstance(file, str) or file.startswith(_installed()):
+        return None
+    return file
 
 
 @functools.cache
