@@ -36,6 +36,14 @@ def as_executor(obj: Any) -> base.Executor:
     ------
     InvalidInputError
         It is no executor, or one that was shut down or has broken.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from anyfold.executors import as_executor
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     as_executor(pool).isolation
+    'thread'
     """
     if type(obj).__module__.partition(".")[0] == "distributed" and hasattr(obj, "scheduler_info"):
         from anyfold.executors.dask import executor_of  # a Client of Dask's, which is no executor itself
@@ -124,7 +132,7 @@ class ForeignExecutor(Executor):
         future.add_done_callback(self._forget)
         return future
 
-    def _pass_on(self, *call: Any, **kwargs: Any) -> Future[Any]:
+    def _pass_on(self, /, *call: Any, **kwargs: Any) -> Future[Any]:
         future = self._executor.submit(*call, **kwargs)
         if not isinstance(future, Future):
             found = f"{type(future).__module__}.{type(future).__qualname__}"
