@@ -1,7 +1,9 @@
 """What a user can import, and what importing costs."""
 
+import inspect
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -11,6 +13,23 @@ import anyfold
 def test_every_public_name_exists_and_says_what_it_is():
     for name in anyfold.__all__:
         assert getattr(anyfold, name).__doc__ or name == "__version__", name
+
+
+def _members(module):
+    """Public functions and classes of a module."""
+    for name in module.__all__:
+        member = getattr(module, name)
+        if inspect.isfunction(member) or inspect.isclass(member):
+            yield f"{module.__name__}.{name}", member
+
+
+def test_every_public_name_has_an_example_that_the_doctests_run():
+    members = [*_members(anyfold)]
+    for module in ("executors", "model_selection", "testing"):
+        members += _members(import_module(f"anyfold.{module}"))
+    without = {name for name, member in members if ">>>" not in (member.__doc__ or "")}
+    assert without == set()
+    assert ">>>" in anyfold.errors.__doc__
 
 
 def test_dir_shows_exactly_the_public_names():

@@ -3,6 +3,15 @@
 One base class, `AnyfoldError`; each error also derives from the built-in that a caller would
 catch without knowing anyfold. Arguments go to ``super().__init__`` unchanged, so that every error
 survives pickling.
+
+Examples
+--------
+>>> import anyfold as af
+>>> try:  # doctest: +ELLIPSIS
+...     af.get_executor("lokki")
+... except af.errors.UnknownBackendError as error:
+...     print(error)
+there is no backend 'lokki'; did you mean 'loky'? known are 'dask', ...
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ def _with_settings(ours: C) -> C:
 
     __init__.__signature__ = inspect.Signature([*parameters, *added])  # type: ignore[attr-defined]
     ours.__init__ = __init__  # type: ignore[misc]
-    ours.__doc__ = (ours.__doc__ or "") + _MORE_OF_CLASSES.format(name=base.__name__)
+    first, _, examples = (ours.__doc__ or "").partition("\n\n")
+    ours.__doc__ = f"{first}\n{_MORE_OF_CLASSES.format(name=base.__name__)}\n{examples}"
     return ours
 
 
@@ -130,7 +131,6 @@ _SETTINGS_DOC = """
 
 _MORE_OF_CLASSES = (
     """
-
     All parameters, attributes and methods are those of `sklearn.model_selection.{name}`, and so are the
     numbers where random states are given. Steps of pipelines that candidates have in common are fitted once
     on each fold; ``fit_time`` counts them for each candidate all the same.
@@ -149,22 +149,85 @@ _MORE_OF_CLASSES = (
 
 @_with_settings
 class GridSearchCV(theirs.GridSearchCV, _Search):  # type: ignore[misc]
-    """Search over all combinations of given values."""
+    """Search over all combinations of given values.
+
+    Examples
+    --------
+    >>> from anyfold.model_selection import GridSearchCV
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(PCA(2), LogisticRegression(max_iter=500))
+    >>> grid = {"logisticregression__C": [0.01, 1.0]}
+    >>> search = GridSearchCV(model, grid, cv=3, backend="serial").fit(X, y)
+    >>> search.best_params_
+    {'logisticregression__C': 1.0}
+    >>> search.n_shared_fits_
+    3
+    """
 
 
 @_with_settings
 class RandomizedSearchCV(theirs.RandomizedSearchCV, _Search):  # type: ignore[misc]
-    """Search over combinations drawn at random."""
+    """Search over combinations drawn at random.
+
+    Examples
+    --------
+    >>> from anyfold.model_selection import RandomizedSearchCV
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(PCA(2), LogisticRegression(max_iter=500))
+    >>> grid = {"logisticregression__C": [0.01, 1.0]}
+    >>> search = RandomizedSearchCV(model, grid, n_iter=2, cv=3, random_state=0, backend="serial").fit(X, y)
+    >>> search.best_params_
+    {'logisticregression__C': 1.0}
+    """
 
 
 @_with_settings
 class HalvingGridSearchCV(theirs.HalvingGridSearchCV, _Search):  # type: ignore[misc]
-    """Search over all combinations, the better ones on more and more resources."""
+    """Search over all combinations, the better ones on more and more resources.
+
+    Examples
+    --------
+    >>> from anyfold.model_selection import HalvingGridSearchCV
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(PCA(2), LogisticRegression(max_iter=500))
+    >>> grid = {"logisticregression__C": [0.01, 1.0]}
+    >>> search = HalvingGridSearchCV(model, grid, cv=3, random_state=0, backend="serial").fit(X, y)
+    >>> search.best_params_
+    {'logisticregression__C': 1.0}
+    """
 
 
 @_with_settings
 class HalvingRandomSearchCV(theirs.HalvingRandomSearchCV, _Search):  # type: ignore[misc]
-    """Search over combinations drawn at random, the better ones on more and more resources."""
+    """Search over combinations drawn at random, the better ones on more and more resources.
+
+    Examples
+    --------
+    >>> from anyfold.model_selection import HalvingRandomSearchCV
+    >>> from scipy.stats import loguniform
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(PCA(2), LogisticRegression(max_iter=500))
+    >>> drawn_from = {"logisticregression__C": loguniform(0.001, 10)}
+    >>> search = HalvingRandomSearchCV(model, drawn_from, cv=3, random_state=0, backend="serial").fit(X, y)
+    >>> search.n_candidates_
+    [8, 3]
+    """
 
 
 def _on_anyfold(theirs: F, **names: Any) -> F:
@@ -181,7 +244,7 @@ def _on_anyfold(theirs: F, **names: Any) -> F:
 
     function.__module__ = __name__
     function.__signature__ = inspect.Signature([*parameters.values(), *added])  # type: ignore[attr-defined]
-    function.__doc__ = _FUNCTION_DOC.format(name=theirs.__name__)
+    function.__doc__ = _FUNCTION_DOC.format(name=theirs.__name__, example=_EXAMPLES[theirs.__name__])
     return function  # type: ignore[return-value]
 
 
@@ -191,7 +254,47 @@ _FUNCTION_DOC = (
     All parameters, numbers and what is returned are scikit-learn's.
 """
     + _SETTINGS_DOC
+    + """
+    Examples
+    --------
+    >>> from anyfold.model_selection import {name}
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = LogisticRegression(max_iter=500)
+{example}
+    """
 )
+
+_EXAMPLES = {
+    "cross_validate": """\
+    >>> cross_validate(model, X, y, cv=3, backend="serial")["test_score"].round(2).tolist()
+    [0.98, 0.96, 0.98]""",
+    "cross_val_score": """\
+    >>> cross_val_score(model, X, y, cv=3, backend="serial").round(2).tolist()
+    [0.98, 0.96, 0.98]""",
+    "cross_val_predict": """\
+    >>> cross_val_predict(model, X, y, cv=3, backend="serial").shape
+    (150,)""",
+    "learning_curve": """\
+    >>> sizes, train, test = learning_curve(
+    ...     model, X, y, train_sizes=[0.5, 1.0], cv=3, shuffle=True, random_state=0, backend="serial"
+    ... )
+    >>> sizes.tolist(), test.shape
+    ([50, 100], (2, 3))""",
+    "permutation_test_score": """\
+    >>> score, permuted, p_value = permutation_test_score(
+    ...     model, X, y, cv=3, n_permutations=4, random_state=0, backend="serial"
+    ... )
+    >>> float(p_value)
+    0.2""",
+    "validation_curve": """\
+    >>> train, test = validation_curve(
+    ...     model, X, y, param_name="C", param_range=[0.01, 1.0], cv=3, backend="serial"
+    ... )
+    >>> test.mean(axis=1).round(2).tolist()
+    [0.87, 0.97]""",
+}
 
 cross_validate = _on_anyfold(theirs.cross_validate)
 cross_val_score = _on_anyfold(

@@ -142,6 +142,11 @@ def shutdown() -> None:
     """Let all warm workers go, and with them what helps to start them; returns when they are gone.
 
     Workers that a run is using go when it ends. Executors of your own, `get_executor`'s among them, stay.
+
+    Examples
+    --------
+    >>> import anyfold as af
+    >>> af.shutdown()
     """
     with _shelf.lock:
         _shelf.emptied += 1

@@ -49,7 +49,15 @@ CAPABILITIES: Mapping[Capability, str] = {
 
 @runtime_checkable
 class Executor(Protocol):
-    """A PEP 3148 executor; see the module's docstring for what may be added to it."""
+    """A PEP 3148 executor; see the module's docstring for what may be added to it.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from anyfold.executors import Executor
+    >>> issubclass(ThreadPoolExecutor, Executor)
+    True
+    """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)`` and return a `concurrent.futures.Future`."""

@@ -91,6 +91,32 @@ class CVResult(Mapping[str, dict[str, Any]]):
         What was taken from the journal and what could not be; None where there was none.
     classes : ndarray, list of ndarray or None, default=None
         Classes of all data, one array per output where there are several; None where there are none.
+
+    Examples
+    --------
+    >>> import anyfold as af
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.dummy import DummyClassifier
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X, y = load_iris(return_X_y=True)
+    >>> models = {"nb": GaussianNB(), "dummy": DummyClassifier()}
+    >>> result = af.run_cv(
+    ...     models, af.Folds(X, y, cv=3), backend="serial", return_estimator=True, return_predictions=True
+    ... )
+    >>> result.best_model, result.failures, result.missing
+    ('nb', (), ())
+    >>> result.summary()["score", "rank"].to_dict()
+    {'nb': 1, 'dummy': 2}
+    >>> result.to_frame().columns.tolist()
+    ['model', 'fold', 'score', 'fit_time', 'score_time']
+    >>> result.scores().shape
+    (2, 3)
+    >>> sorted(result["nb"])
+    ['estimator', 'fit_time', 'score_time', 'test_score']
+    >>> result.estimators("nb")
+    [GaussianNB(), GaussianNB(), GaussianNB()]
+    >>> result.predictions("nb").shape
+    (150,)
     """
 
     outcomes: InitVar[Iterable[Outcome]] = field(kw_only=False)

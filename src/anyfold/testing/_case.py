@@ -92,6 +92,13 @@ class Result:
         The code that failed.
     notes : tuple of str
         What the backend cannot do, where the test asserted that it says so.
+
+    Examples
+    --------
+    >>> from anyfold.testing import contract_for, run_contract
+    >>> (result,) = run_contract(contract_for("serial"), tests=["test_arguments_arrive"])
+    >>> result.category, result.status
+    ('protocol', 'passed')
     """
 
     name: str

@@ -45,6 +45,12 @@ def run_contract(
     -------
     list of Result
         In the order in which the tests ran.
+
+    Examples
+    --------
+    >>> from anyfold.testing import contract_for, run_contract
+    >>> run_contract(contract_for("serial"), tests=["test_arguments_arrive"])[0].status
+    'passed'
     """
     names = None if tests is None else set(tests)
     results = []
@@ -95,6 +101,12 @@ def contract_for(backend: str, expected_failures: Mapping[str, str] | None = Non
         If it needs a package that is not installed.
     InvalidInputError
         If the factory cannot be imported.
+
+    Examples
+    --------
+    >>> from anyfold.testing import ExecutorContract, contract_for
+    >>> issubclass(contract_for("threads"), ExecutorContract)
+    True
     """
     attributes = {
         "__module__": __name__,

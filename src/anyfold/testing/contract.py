@@ -41,14 +41,6 @@ class ExecutorContract(
 ):
     """What every executor must do, as tests; subclass it and say how to make yours.
 
-    ::
-
-        from anyfold.testing import ExecutorContract
-
-        class TestMyExecutor(ExecutorContract):
-            def make_executor(self, max_workers, **options):
-                return MyExecutor(max_workers, **options)
-
     pytest finds the class by its name; ``python -m anyfold check module:factory`` runs the same tests
     without pytest. What an executor can do is read from it (``isolation``, ``capabilities``,
     ``max_workers``): for what it does not declare, the tests assert that asking is refused. `serial` is the
@@ -65,6 +57,16 @@ class ExecutorContract(
     ------
     TypeError
         When a subclass is made that overrides a test, or expects failures of tests that do not exist.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> from anyfold.testing import ExecutorContract, run_contract
+    >>> class TestMyExecutor(ExecutorContract):
+    ...     def make_executor(self, max_workers, **options):
+    ...         return ThreadPoolExecutor(max_workers, **options)
+    >>> run_contract(TestMyExecutor, tests=["test_arguments_arrive"])[0].status
+    'passed'
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
