@@ -1,11 +1,16 @@
-"""Compare five models by two metrics over five stratified folds.
+"""
+Compare five models
+===================
 
-Run it as it is, or choose where it runs without touching it::
+Five models by two metrics over five stratified folds. Run it as it is, or choose where it runs without
+touching it::
 
     ANYFOLD_BACKEND=loky python examples/compare_models.py
 
 The numbers are the same on every backend.
 """
+
+from importlib.util import find_spec
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -36,3 +41,14 @@ print()
 print(result.summary().round(4).to_string())
 print()
 print(f"{len(models)} models x {len(folds)} folds on {result.backend} with {result.n_jobs} workers")
+
+# %%
+# With matplotlib (``pip install ".[plot]"``) there are pictures: the scores of each model with a line for
+# each fold, and what ran where and when.
+
+if find_spec("matplotlib"):
+    import matplotlib.pyplot as plt
+
+    result.plot()
+    result.plot_timeline()
+    plt.show()

@@ -1,7 +1,10 @@
-"""Write what happens during a run to a file, a line of JSON for each event.
+"""
+A log of what happens
+=====================
 
-Any logger can be fed in this way. Each callback is called in the thread that called `run_cv`, so that it
-needs no lock; each line is complete when the next task begins, so that others can read along:
+What happens during a run is written to a file, a line of JSON for each event. Any logger can be fed in this
+way. Each callback is called in the thread that called `run_cv`, so that it needs no lock; each line is
+complete when the next task begins, so that others can read along::
 
     python examples/log_events.py events.jsonl
     tail -f events.jsonl
