@@ -1,4 +1,4 @@
-"""Everything that is checked: ``nox -s tests``, ``lowest``, ``drop_in``, ``lint``, ``types``."""
+"""Everything that is checked: ``nox -s tests``, ``lowest``, ``drop_in``, ``lint``, ``types``, ``docs``."""
 
 import os
 
@@ -56,6 +56,15 @@ def drop_in(session: nox.Session) -> None:
         *(f"{str(where).strip()}/model_selection/tests/{name}.py" for name in names),
         *session.posargs,
         env={"ANYFOLD_BACKEND": "serial", "PYTHONPATH": "tests/with_scikit_learn"},
+    )
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The manual, with the examples run and their pictures: docs/_build/html/index.html."""
+    session.install("--quiet", ".[all]", *group("docs"))
+    session.run(
+        *("sphinx-build", "-W", "--keep-going", "-q", "-E", "docs", "docs/_build/html"), *session.posargs
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "searches.md").read_text()
 
 
 def test_the_example_saves_what_the_page_says():
