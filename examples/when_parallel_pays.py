@@ -108,7 +108,7 @@ print((by_size.iloc[-1] / sizes[-1] * 1e6).round(1).sort_values().to_string())
 # From nothing to two seconds
 # ---------------------------
 # Now the four tasks: how many times faster than serial each backend is. Above one, parallel is worth it; more
-# than two is not to be had from two workers. Threads stay at one, since this work holds the GIL.
+# than two is not to be had from two workers. Threads win nothing here, since this work holds the GIL.
 
 ax = draw(by_length.rdiv(by_length["serial"], axis=0), "seconds per task", "times faster than serial")
 ax.axhline(1, color="#999999", linewidth=0.8)

@@ -28,9 +28,10 @@ def blocks(page, *languages):
 
 
 def form(text):
-    """Reduce what was printed to what does not depend on the versions of libraries."""
-    # Numbers do, and the order of rows on the numbers.
-    return sorted(" ".join(re.sub(r"\d+\.\d+|\d+", "#", line).split()) for line in text.splitlines())
+    """Reduce what was printed to what depends neither on versions of libraries nor on the machine."""
+    # Numbers and their units do, and the order of rows on the numbers.
+    quantity = re.compile(r"\d+(\.\d+)?( (s|ms|bytes|kB|MB|GB)\b)?")
+    return sorted(" ".join(quantity.sub("#", line).split()) for line in text.splitlines())
 
 
 @pytest.fixture(scope="module")
