@@ -11,7 +11,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ELSEWHERE = {"compare_models": "test_readme.py", "log_events": "test_events.py"}
 """Examples that other tests run and look at more closely."""
-ARGUMENTS = {"when_parallel_pays": ["--quick"]}
+ARGUMENTS = {
+    "same_numbers_everywhere": ["serial", "threads", "processes", "ray"],  # others start workers of their own
+    "when_parallel_pays": ["--quick"],
+}
 
 PROGRAM = """
 import contextlib, io, json, runpy, sys, traceback
