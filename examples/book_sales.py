@@ -20,6 +20,7 @@ Run it as it is, or choose where it runs without touching it::
 
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.compose import make_column_transformer
@@ -81,6 +82,8 @@ models = {
 folds = af.Folds(books, log_copies, cv=KFold(5, shuffle=True, random_state=0))
 result = af.run_cv(models, folds, scoring=["r2", "neg_mean_absolute_error"], random_state=0)
 print(result)
+result.plot("r2")
+plt.show()
 
 # %%
 # Tuning it

@@ -18,6 +18,7 @@ step is timed.
 import time
 from contextlib import contextmanager
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
@@ -113,6 +114,11 @@ table = pd.Series(seconds, name="seconds").to_frame()
 table["against the loop"] = (table["seconds"].iloc[0] / table["seconds"]).map("{:.1f} x".format)
 print(table.round(2).to_string())
 
+_, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
+table["seconds"][::-1].plot.barh(ax=ax, color="#0072B2", xlabel="seconds for all seven forests")
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+
 # %%
 # Watching the machine
 # --------------------
@@ -132,5 +138,15 @@ print(f"the same numbers: {expected.equals(pd.DataFrame(one_by_one, index=X_new.
 measured = pd.DataFrame({sensor: values.iloc[now] for sensor, values in readings.items()})
 measured.loc[measured.index[-100:], "torque"] += 1.5
 residuals = (measured - expected).tail(100).mean()
+
+_, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
+for sensor, differences in (measured - expected).rolling(25).mean().items():
+    color, width = ("#D55E00", 2) if sensor == residuals.abs().idxmax() else ("#aaaaaa", 1)
+    ax.plot(differences, color=color, linewidth=width)
+    ax.annotate(sensor, (differences.index[-1], differences.iloc[-1]), color=color, annotation_clip=False)
+ax.set(xlabel="reading", ylabel="measured - predicted, mean of 25")
+ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+
 print(residuals.round(2).to_string())
 print(f"have a look at: {residuals.abs().idxmax()}")

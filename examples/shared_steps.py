@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 import anyfold as af
 
-X, y = make_classification(900, 400, n_informative=30, random_state=0)
+X, y = make_classification(800, 300, n_informative=30, random_state=0)
 folds = af.Folds(X, y, cv=3)
 
 

@@ -1,7 +1,8 @@
-"""Every example runs as it stands."""
+"""Examples run as they stand, and what they say about anyfold is so."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,20 @@ with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
 """One process for all of them, in which Ray and Dask are started once, as a gallery is built."""
 
 
+LAST_LINES = {
+    "book_sales": r"book-2-2 .*",
+    "same_numbers_everywhere": r"ray +the same table, to the last bit",
+    "seven_sensors": r"have a look at: torque",
+    "your_own": r"counting True",
+}
+N_CLAIMS = {"book_sales": 1, "seven_sensors": 5}
+"""Lines that say that something is true."""
+
+
 @pytest.fixture(scope="module")
 def interpreter(tmp_path_factory):
     command = [sys.executable, "-W", "error", "-W", "default::ResourceWarning", "-c", PROGRAM]
-    environment = {**os.environ, "MPLBACKEND": "agg"}
+    environment = {**os.environ, "MPLBACKEND": "agg", "ANYFOLD_BACKEND": "threads", "ANYFOLD_N_JOBS": "2"}
     folder = tmp_path_factory.mktemp("examples")
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -53,11 +64,13 @@ def interpreter(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in ELSEWHERE)
 )
-def test_an_example_runs_beside_one_ray_and_one_dask(name, interpreter):
+def test_an_example_beside_one_ray_and_one_dask_tells_its_story_to_the_end(name, interpreter):
     command = [str(EXAMPLES / f"{name}.py"), *ARGUMENTS.get(name, [])]
     interpreter.stdin.write(f"{json.dumps(command)}\n")
     interpreter.stdin.flush()
-    n_pictures, printed, error = json.loads(interpreter.stdout.readline())
+    n_pictures, told, error = json.loads(interpreter.stdout.readline())
     assert not error, error
-    assert printed
     assert n_pictures
+    assert "False" not in told
+    assert re.fullmatch(LAST_LINES.get(name, ".*"), told.splitlines()[-1])
+    assert len(re.findall(r": True$", told, re.MULTILINE)) == N_CLAIMS.get(name, 0)
