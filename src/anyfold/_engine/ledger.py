@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ __all__ = ["Ledger"]
 
 MOST_UNCOUNTED = 500
 """Outcomes that are recorded at once, where they come faster than they can be."""
+
+GROUP_SECONDS = 0.01
+"""How long an outcome may wait for others that are recorded with it, while no worker waits for that."""
 
 
 @dataclass(slots=True)
@@ -33,6 +37,8 @@ class Ledger:
     """What a leaf takes, by those that came last."""
     _uncounted: list[Outcome] = field(default_factory=list)
     """Finished, and not yet recorded and told."""
+    _oldest: float = 0.0
+    """When the first of these came, by the monotonic clock."""
     _attempts: Counter[TaskKey] = field(default_factory=Counter)
     _places: dict[Place | None, Place | None] = field(default_factory=dict)
 
@@ -70,9 +76,18 @@ class Ledger:
             parts = tuple(replace(part, logs=(), output=()) for part in outcome.parts if part.warnings)
             quiet = replace(outcome, logs=(), output=(), parts=parts)
         self.outcomes[outcome.key] = quiet
+        if not self._uncounted:
+            self._oldest = time.monotonic()
         self._uncounted.append(quiet)
         self.relay.take(self.rank(outcome.key), outcome)
         return quiet
+
+    @property
+    def may_wait(self) -> float:
+        """Seconds for which what has finished may wait to be recorded together with more."""
+        if self.record is None or not self._uncounted:
+            return 0.0
+        return max(0.0, self._oldest + GROUP_SECONDS - time.monotonic())
 
     @property
     def is_full(self) -> bool:

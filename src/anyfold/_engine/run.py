@@ -139,9 +139,14 @@ class Run:
 
     def advance(self) -> bool:
         """Wait for what happens next and see to it; False when the time is over."""
+        left, may_wait = self._seconds_left(), self.ledger.may_wait
+        is_grouping = may_wait > 0 and (left is None or may_wait < left)
         try:
-            event = self.inbox.get(timeout=self._seconds_left())
+            event = self.inbox.get(timeout=may_wait if is_grouping else left)
         except queue.Empty:
+            if is_grouping:
+                self.settle()
+                return True
             self.out_of_time = True
             return False
         self._handle(event)
@@ -149,7 +154,7 @@ class Run:
         if self.job.isolation == "none" and self.inbox.empty():
             self.settle()  # the next unit runs right here, and its events come before anything else
         self.fill_window()
-        if self.inbox.empty() or self.ledger.is_full:
+        if self.ledger.is_full or (self.inbox.empty() and (self.waiting or not self.ledger.may_wait)):
             self.settle()
         return True
 
