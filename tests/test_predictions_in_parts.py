@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 import anyfold as af
 from anyfold._data.rows import BLOCK, cut_evenly
-from anyfold._plan.splitting import CallCost, Outlook, looks, partitions_worth
+from anyfold._plan.splitting import CallCost, Look, Outlook, is_worth_a_look, partitions_worth
 from anyfold.errors import AnyfoldError, InvalidInputError, TaskTimeoutError, UnsupportedFeatureError
 
 rng = np.random.default_rng(0)
@@ -160,6 +160,9 @@ def test_one_row_can_be_asked_for():
 # ---- where it runs -----------------------------------------------------------------------------
 
 
+MANY = 1 << 17
+
+
 def pids(X):
     return np.full(len(X), os.getpid())
 
@@ -184,9 +187,8 @@ def test_small_input_is_the_models_own_call():
 def test_large_input_of_a_fast_model_is_not_split_after_one_look():
     sizes = []
     model = Answers(lambda data: sizes.append(len(data)) or pids(data))
-    many = np.zeros((1 << 16, 1))
-    af.predict_partitions(model, many, backend="threads", n_jobs=2)
-    assert sizes == [len(many) // 128, len(many)]
+    af.predict_partitions(model, np.zeros((MANY, 1)), backend="threads", n_jobs=2)
+    assert sizes == [MANY // 32, MANY]
 
 
 def test_large_input_of_a_slow_model_is_split(pool, monkeypatch):
@@ -197,10 +199,11 @@ def test_large_input_of_a_slow_model_is_split(pool, monkeypatch):
 
     caller, now = os.getpid(), [0.0]
     raise_clock = lambda seconds: now.__setitem__(0, now[0] + seconds)  # noqa: E731
-    monkeypatch.setattr("anyfold.prediction.perf_counter", lambda: now[0])
-    answer = af.predict_partitions(Answers(slowly), np.zeros((1 << 16, 1)), backend=pool)
+    for clock in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"anyfold.prediction.{clock}", lambda: now[0])
+    answer = af.predict_partitions(Answers(slowly), np.zeros((MANY, 1)), backend=pool)
     assert os.getpid() not in answer
-    assert len(answer) == 1 << 16
+    assert len(answer) == MANY
 
 
 def test_limits_of_time_need_workers(pool):
@@ -214,7 +217,7 @@ def test_looks_repeat_no_warning():
         return pids(data)
 
     with pytest.warns(UserWarning, match="told once") as told:
-        af.predict_partitions(Answers(warns), np.zeros((1 << 16, 1)), backend="threads", n_jobs=2)
+        af.predict_partitions(Answers(warns), np.zeros((MANY, 1)), backend="threads", n_jobs=2)
     assert len(told) == 1
 
 
@@ -222,27 +225,28 @@ def test_looks_repeat_no_warning():
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_numbers", "looked_at"),
-    [(65_535, 100, 0), (65_536, 100, 512), (10_000, 100_000, 78), (2_000, 10_000_000, 0)],
+    ("n_rows", "n_numbers", "worth"),
+    [(131_071, 100, False), (131_072, 100, True), (10_000, 100_000, True), (2_000, 10_000_000, False)],
 )
-def test_few_rows_are_looked_at_only_where_each_must_take_long(n_rows, n_numbers, looked_at):
-    assert looks(n_rows, n_numbers) == looked_at
+def test_few_rows_are_looked_at_only_where_each_must_take_long(n_rows, n_numbers, worth):
+    assert is_worth_a_look(n_rows, n_numbers) == worth
 
 
 def test_what_a_call_costs_is_told_from_two_looks():
-    assert CallCost.of(100, 0.3, 0.5, 0.9) == CallCost(fixed=pytest.approx(0.1), per_row=0.002, cores=1.0)
+    cost = CallCost.of(Look(200, wall=0.5, cpu=1.0), Look(100, wall=0.9, cpu=0.3))
+    assert cost == CallCost(fixed=pytest.approx(0.1), per_row=pytest.approx(0.002), cores=2.0)
 
 
 @pytest.mark.parametrize(
     ("seconds", "cores", "n_bytes", "outlook", "splits"),
     [
-        (10.0, 1.0, 0, Outlook(4, True), True),
-        (0.4, 1.0, 0, Outlook(4, True), False),  # too short
-        (2.0, 1.0, 0, Outlook(4, False), False),  # workers would have to be started
-        (10.0, 1.0, 0, Outlook(4, False), True),
-        (10.0, 4.0, 0, Outlook(4, True), False),  # uses all processors by itself
-        (1.0, 1.0, 10**9, Outlook(4, True), False),  # sending the data takes longer
-        (10.0, 1.0, 0, Outlook(1, True), False),
+        (10.0, 1.0, 0, Outlook(4, lambda: True), True),
+        (0.9, 1.0, 0, Outlook(4, lambda: True), False),  # too short
+        (2.0, 1.0, 0, Outlook(4, lambda: False), False),  # workers would have to be started
+        (10.0, 1.0, 0, Outlook(4, lambda: False), True),
+        (10.0, 4.0, 0, Outlook(4, lambda: True), False),  # uses all processors by itself
+        (2.0, 1.0, 10**9, Outlook(4, lambda: True), False),  # sending the data takes longer
+        (10.0, 1.0, 0, Outlook(1, lambda: True), False),
     ],
 )
 def test_rows_are_split_where_it_is_clearly_faster(seconds, cores, n_bytes, outlook, splits):

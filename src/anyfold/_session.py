@@ -85,13 +85,12 @@ def expected_workers(settings: Resolved) -> Outlook:
 
     backend = _backend(settings)
     if not isinstance(backend, str):
-        return Outlook(_width(as_executor(backend)), are_there=True)
-    if backend == "serial":
-        return Outlook(1, are_there=True)
-    warm = backend == "threads" or is_warm(
-        backend, settings.n_jobs, settings.backend_options, settings.start_method
-    )
-    return Outlook(effective_n_jobs(settings.n_jobs), warm)
+        return Outlook(_width(as_executor(backend)), lambda: True)
+    if backend in ("serial", "threads"):
+        n_workers = 1 if backend == "serial" else effective_n_jobs(settings.n_jobs)
+        return Outlook(n_workers, lambda: True)
+    how = backend, settings.n_jobs, settings.backend_options, settings.start_method
+    return Outlook(effective_n_jobs(settings.n_jobs), lambda: is_warm(*how))
 
 
 def _backend(settings: Resolved) -> Any:

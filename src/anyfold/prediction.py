@@ -13,7 +13,17 @@ from anyfold._data.sizes import nbytes_of
 from anyfold._engine.sharing import Direct, share
 from anyfold._plan.questions import check_columns, check_method, count_rows
 from anyfold._plan.seeds import root_seed
-from anyfold._plan.splitting import WORTH_SPLITTING, CallCost, Outlook, looks, numbers_kept, partitions_worth
+from anyfold._plan.splitting import (
+    FIRST_LOOK,
+    SECOND_LOOK,
+    WORTH_SPLITTING,
+    CallCost,
+    Look,
+    Outlook,
+    is_worth_a_look,
+    numbers_kept,
+    partitions_worth,
+)
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._reply import exception_of
 from anyfold._session import (
@@ -51,9 +61,9 @@ def predict_partitions(
     The answer is the model's own, ``getattr(model, method)(X)``: same type, order of rows, index, numbers.
 
     Input that is not worth it is not split: the model is called here, as if anyfold were not there. That is
-    so below 65 536 rows (2 048 where the model keeps so many numbers that each row takes long, as
-    neighbours and support vectors do). Beyond that a 128th and a 64th of the rows are tried here first, and
-    rows are split where that is clearly faster, the start of workers included. With `n_partitions`, and where
+    so below 131 072 rows (2 048 where the model keeps so many numbers that each row takes long, as
+    neighbours and support vectors do). Beyond that some of the rows are tried here first, and rows are
+    split where that is clearly faster, the start of workers included. With `n_partitions`, and where
     `timeout`, `time_limit` or `resources` are set, which need workers, nothing is tried.
 
     Parameters
@@ -238,26 +248,24 @@ def _n_partitions(
     if outlook.n_workers < 2:
         return None
     n_numbers = numbers_kept(model)
-    n_looked = looks(n_rows, n_numbers)
-    if not n_looked:
+    if not is_worth_a_look(n_rows, n_numbers):
         return None
     X = sliceable(X)
-    first, cores = _timed(call, rows_of(X, (0, n_looked)))
-    if first * n_rows / n_looked < WORTH_SPLITTING:
+    first = _look(call, X, n_rows // FIRST_LOOK)
+    if first.seconds * FIRST_LOOK < WORTH_SPLITTING:
         return None
-    second, cores = _timed(call, rows_of(X, (0, 2 * n_looked)))
-    cost = CallCost.of(n_looked, first, second, cores)
+    cost = CallCost.of(first, _look(call, X, n_rows // SECOND_LOOK))
     n_bytes = nbytes_of(X) + 8 * n_numbers
     return partitions_worth(cost, n_rows, n_bytes, outlook, settings.inner_threads)
 
 
-def _timed(call: Callable[[Any], Any], X: Any) -> tuple[float, float]:
-    """Return the seconds that a call takes, and how many processors it keeps busy."""
+def _look(call: Callable[[Any], Any], X: Any, n_rows: int) -> Look:
+    """Measure a call for the first rows."""
+    part = rows_of(X, (0, n_rows))
     wall, cpu = perf_counter(), process_time()
     with warnings.catch_warnings(action="ignore"):  # they are issued where it counts
-        call(X)
-    wall, cpu = perf_counter() - wall, process_time() - cpu
-    return wall, cpu / max(wall, 1e-9)
+        call(part)
+    return Look(n_rows, perf_counter() - wall, process_time() - cpu)
 
 
 def _ask(

@@ -6,25 +6,38 @@ rows that trying costs little; what a call costs is then measured on some of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CallCost", "Outlook", "looks", "numbers_kept", "partitions_worth"]
+__all__ = [
+    "FIRST_LOOK",
+    "SECOND_LOOK",
+    "WORTH_SPLITTING",
+    "CallCost",
+    "Look",
+    "Outlook",
+    "is_worth_a_look",
+    "numbers_kept",
+    "partitions_worth",
+]
 
-MANY_ROWS = 1 << 16
-"""From so many on, what a call costs beside its rows is little against them: some ms with column
-transformers, some ten ms with forests, measured against microseconds per row."""
+MANY_ROWS = 1 << 17
+"""From so many on a look costs less than a tenth of them all: beside its rows a call takes up to some ms with
+column transformers and some ten ms with forests, against 0.4 and 7 microseconds for a row."""
 
 FEW_ROWS = 1 << 11
 HEAVY = 1 << 27
 """Rows times numbers that a model keeps: neighbours, support vectors and the like look at most of the numbers
 for each row, so that this many are some tenths of a second."""
 
-LOOKED_AT = 128
-"""The first look takes one row of so many, the second one twice as many."""
+FIRST_LOOK = 32
+"""One row of so many: enough that what a call costs beside its rows does not pass for theirs."""
 
-WORTH_SPLITTING = 0.5
+SECOND_LOOK = 128
+"""One row of so many, to tell the one from the other."""
+
+WORTH_SPLITTING = 1.0
 """Seconds of the model's own call below which no split could save what it costs."""
 
 START_SECONDS = 3.0
@@ -44,6 +57,27 @@ PARTITIONS_PER_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a call for some of the rows took."""
+
+    n_rows: int
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of all threads."""
+
+    @property
+    def seconds(self) -> float:
+        """What it would have taken if nobody else had used the processors."""
+        return min(self.wall, self.cpu)
+
+    @property
+    def cores(self) -> float:
+        """Processors that it kept busy by itself, at least 1."""
+        return max(1.0, self.cpu / max(self.wall, 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
 class CallCost:
     """What calls of one method cost."""
 
@@ -55,10 +89,10 @@ class CallCost:
     """Processors that the call keeps busy by itself."""
 
     @classmethod
-    def of(cls, n_rows: int, first: float, second: float, cores: float) -> CallCost:
-        """Conclude from the seconds of two looks, the second one at twice as many rows."""
-        per_row = max(0.0, second - first) / n_rows
-        return cls(max(0.0, first - per_row * n_rows), per_row, max(1.0, cores))
+    def of(cls, larger: Look, smaller: Look) -> CallCost:
+        """Conclude from two looks."""
+        per_row = max(0.0, larger.seconds - smaller.seconds) / (larger.n_rows - smaller.n_rows)
+        return cls(max(0.0, larger.seconds - per_row * larger.n_rows), per_row, larger.cores)
 
     def seconds(self, n_rows: int) -> float:
         """Return what the model's own call takes."""
@@ -70,15 +104,13 @@ class Outlook:
     """What awaits a run."""
 
     n_workers: int
-    are_there: bool
-    """Whether the workers have been started already."""
+    are_there: Callable[[], bool]
+    """Return whether the workers have been started already; takes some milliseconds."""
 
 
-def looks(n_rows: int, n_numbers: int) -> int:
-    """Return how many rows the first look should take; 0 where there are too few to try anything."""
-    if n_rows >= MANY_ROWS or (n_rows >= FEW_ROWS and n_rows * n_numbers >= HEAVY):
-        return n_rows // LOOKED_AT
-    return 0
+def is_worth_a_look(n_rows: int, n_numbers: int) -> bool:
+    """Return whether there are so many rows that trying some costs next to nothing."""
+    return n_rows >= MANY_ROWS or (n_rows >= FEW_ROWS and n_rows * n_numbers >= HEAVY)
 
 
 def partitions_worth(
@@ -107,7 +139,7 @@ def partitions_worth(
     at_most = PARTITIONS_PER_WORKER * outlook.n_workers
     n_partitions = max(outlook.n_workers, min(int(work / at_least), at_most))
     split = (
-        (0.0 if outlook.are_there else START_SECONDS)
+        (0.0 if outlook.are_there() else START_SECONDS)
         + HANDING_OUT
         + n_bytes / BYTES_PER_SECOND
         + (work + n_partitions * cost.fixed) / outlook.n_workers
