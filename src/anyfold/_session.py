@@ -25,6 +25,7 @@ from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
 from anyfold._plan.models import near
+from anyfold._plan.pickling import culprit_in_models
 from anyfold._plan.prefix import Layout
 from anyfold._plan.splitting import Outlook
 from anyfold._plan.task import Leaf, Outcome, TaskKey
@@ -32,7 +33,13 @@ from anyfold._plan.units import LARGEST_UNIT
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, depth, inside_worker
 from anyfold._worker.shared_steps import forget_steps
-from anyfold.errors import AnyfoldWarning, InvalidInputError, UnknownBackendError, UnsupportedFeatureError
+from anyfold.errors import (
+    AnyfoldWarning,
+    InvalidInputError,
+    UnknownBackendError,
+    UnpicklableModelError,
+    UnsupportedFeatureError,
+)
 from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_of, require_capability
 from anyfold.settings import Resolved, effective_n_jobs
 
@@ -181,6 +188,20 @@ def _without(done: Container[TaskKey], rank: Mapping[TaskKey, int]) -> dict[Task
     return {key: position for position, key in enumerate(left)}
 
 
+def _published(job: Job, workers: Workers) -> Shared[Job]:
+    """Publish a job; where that fails since something cannot be pickled, say what."""
+    try:
+        return share(workers.executor, job, workers.temp_dir)
+    except Exception as error:
+        culprit = culprit_in_models(getattr(job.work, "models", {}))
+        if culprit is None:
+            raise
+        raise UnpicklableModelError(
+            f"{culprit} cannot be sent to the workers of backend {workers.backend!r}: {error}. "
+            "Backends 'serial' and 'threads' need not send models"
+        ) from error
+
+
 def run_work(
     work: Work,
     leaves: Iterable[Leaf],
@@ -269,9 +290,7 @@ def working(
         keeps_data=keeps_data,
     )
     # In the caller's own process the models are used as they are: each task works on a clone.
-    shared: Shared[Job] = (
-        share(workers.executor, job, workers.temp_dir) if isolation == "process" else Direct(job)
-    )
+    shared: Shared[Job] = _published(job, workers) if isolation == "process" else Direct(job)
     try:
         with drive(
             job,

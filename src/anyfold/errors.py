@@ -34,6 +34,7 @@ __all__ = [
     "TimeLimitError",
     "UnknownBackendError",
     "UnknownModelError",
+    "UnpicklableModelError",
     "UnreadableResultError",
     "UnsupportedFeatureError",
     "WorkerLostError",
@@ -64,6 +65,10 @@ class UnknownModelError(AnyfoldError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would show the repr of the message
+
+
+class UnpicklableModelError(AnyfoldError, TypeError):
+    """A model, or something that goes with it, cannot be sent to worker processes."""
 
 
 class ModelFailedError(AnyfoldError, KeyError):

@@ -16,9 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from anyfold._plan.pickling import culprit_among
 from anyfold._plan.task import Failure, Leaf, TaskKey
 from anyfold._worker.failures import failure_of
-from anyfold.errors import TaskTimeoutError, WorkerLostError
+from anyfold.errors import TaskTimeoutError, UnpicklableModelError, WorkerLostError
 
 __all__ = ["Blame", "lost_failure", "timeout_failure"]
 
@@ -151,4 +152,36 @@ def timeout_failure(
     with_parameters = f", parameters {dict(parameters)!r}" if parameters else ""
     message = f"{key}{with_parameters}: ran longer than timeout={seconds:g} seconds and was stopped"
     failure = failure_of("worker", TaskTimeoutError(message))
-    return replace(failure, traceback=f"{message}, in\n{stack}")
+    return replace(failure, traceback=f"{message}, in\n{_task_first(stack)}")
+
+
+def _task_first(stack: str) -> str:
+    r"""Put the thread that ran the task before those that help it.
+
+    Examples
+    --------
+    >>> dump = "Timeout (0:00:01)!\nThread 1:\n  in wait\n\nThread 2:\n  in fit\n  in run_leaf\n"
+    >>> print(_task_first(dump))
+    Thread 2:
+      in fit
+      in run_leaf
+    <BLANKLINE>
+    Thread 1:
+      in wait
+    """
+    if stack.startswith("Timeout ("):
+        stack = stack.partition("\n")[2]
+    threads = stack.strip().split("\n\n")
+    return "\n\n".join(sorted(threads, key=lambda thread: " in run_leaf" not in thread))
+
+
+def unsent_failure(leaf: Leaf, error: Exception) -> Failure:
+    """Return the failure of a leaf that could not be sent, or whose outcome could not be read."""
+    name = culprit_among(leaf.parameters or {}) if leaf.key.candidate else None
+    if name is not None:
+        unsent = UnpicklableModelError(
+            f"parameter {name!r} of {leaf.key} cannot be sent to a worker: {error}"
+        )
+        unsent.__cause__ = error
+        error = unsent
+    return failure_of("worker", error)

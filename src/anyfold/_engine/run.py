@@ -19,7 +19,7 @@ from itertools import count
 from typing import Any
 
 from anyfold._engine.events import TaskStarted
-from anyfold._engine.faults import Blame, lost_failure, timeout_failure
+from anyfold._engine.faults import Blame, lost_failure, timeout_failure, unsent_failure
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.sharing import share
 from anyfold._engine.supply import Stem, Supply
@@ -322,10 +322,14 @@ class Run:
             self.supply.put_back(unit.leaves)
             self._break(BrokenExecutor(f"the executor cancelled work that it had accepted: {error!r}"))
         except Exception as error:
-            # The unit could not be run or read at all: no leaf of it is to blame.
+            # The unit could not be run or read at all. Run alone, each leaf shows whether it is the reason.
             for leaf in unit.leaves:
-                if not self._taken_apart(leaf):
-                    self._fail(leaf, failure_of("worker", error))
+                if self._taken_apart(leaf):
+                    continue
+                if len(unit.leaves) > 1:
+                    self.supply.put_back([leaf])
+                else:
+                    self._fail(leaf, unsent_failure(leaf, error))
         else:
             for key, data in unsent:
                 self.ledger.start(key)
