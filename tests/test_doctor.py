@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -365,3 +366,11 @@ def test_the_quota_of_the_control_group_is_read(files, quota, tmp_path, monkeypa
         (tmp_path / name).write_text(content + "\n")
     monkeypatch.setattr(facts, "CGROUP", tmp_path)
     assert facts.find_cores().limits["control group quota"] == quota
+
+
+def test_backends_are_told_with_the_versions_of_what_they_need():
+    told = {each.name: each.detail for each in facts.find_backends() if each.available}
+    assert told["loky"] == f"loky {importlib.metadata.version('loky')}"
+    assert told["dask"] == f"distributed {importlib.metadata.version('distributed')}"
+    assert told["threads"] == "standard library"
+    assert told["example"] == "anyfold-example-backend 1.0"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,8 @@ PACKAGES = (
     "threadpoolctl",
     "pandas",
     "polars",
+    "rich",
+    "matplotlib",
     "ray",
     "distributed",
 )
@@ -108,9 +111,26 @@ def find_versions() -> dict[str, str]:
 
 def find_backends() -> list[Backend]:
     """Return all backends that are known by name."""
-    from anyfold.executors.registry import available_backends
+    from anyfold.executors.registry import available_backends, find_backend
 
-    return [Backend(each.name, each.available, each.detail, each.origin) for each in available_backends()]
+    return [
+        Backend(
+            each.name,
+            each.available,
+            each.detail or _versions_of(find_backend(each.name).requires, each.name, each.origin),
+            each.origin,
+        )
+        for each in available_backends()
+    ]
+
+
+def _versions_of(packages: Iterable[str], name: str, origin: str) -> str:
+    """Return what a backend is made of, with versions: packages that it needs, or where it comes from."""
+    told = []
+    for package in [*packages] or [name if origin == "anyfold" else origin]:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            told.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(told) or "standard library" * (origin == "anyfold")
 
 
 def find_cores() -> Cores:
