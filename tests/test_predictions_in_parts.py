@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
 import anyfold as af
-from anyfold._data.rows import BLOCK, cut_evenly
+from anyfold._data.rows import BLOCK, cut_evenly, rows_of
 from anyfold._plan.splitting import CallCost, Look, Outlook, is_worth_a_look, partitions_worth
 from anyfold.errors import AnyfoldError, InvalidInputError, TaskTimeoutError, UnsupportedFeatureError
 
@@ -263,6 +263,14 @@ def test_partitions_have_all_rows_in_order_and_are_never_empty(n_rows, n_partiti
     assert partitions[-1][1] == n_rows
     assert all(start < stop for start, stop in partitions)
     assert all(one[1] == other[0] for one, other in pairwise(partitions))
+
+
+def test_rows_are_laid_out_in_memory_as_the_whole_is():
+    table = pd.DataFrame(X)
+    for whole in (X, np.asfortranarray(X), table.to_numpy()):
+        assert rows_of(whole, (100, 300)).flags.forc
+        assert rows_of(whole, (100, 300)).flags.c_contiguous == whole.flags.c_contiguous
+    assert rows_of(table, (100, 300)).to_numpy().flags.forc
 
 
 def test_partitions_begin_with_a_block_and_the_last_has_no_few_rows_alone():
