@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,10 +37,10 @@ from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._reply import MISSING, FitAndScore, Replies, exception_of
 from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
 from anyfold._worker.calls import Call, Calls
-from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
+from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan, SplitAnew
 from anyfold._worker.execute import inherited_seed
 from anyfold.errors import MemoryPressureWarning
-from anyfold.executors.base import isolation_of
+from anyfold.executors.base import Shared, isolation_of
 from anyfold.settings import Resolved, resolve
 
 __all__ = ["Parallel", "Saved", "clone_unless_drawn", "evaluated_with"]
@@ -75,6 +75,7 @@ def evaluated_with(settings: Mapping[str, Any], caller: str) -> Iterator[Saved]:
         _how.reset(token)
 
 
+_Publish = Callable[[Any, Any], Shared[FoldData]]
 _Drawn = tuple[Any, tuple[Any, ...], dict[str, Any]]
 _drawing: ContextVar[bool] = ContextVar("anyfold_drawing", default=False)
 
@@ -125,6 +126,7 @@ class Parallel:
         self._saved = how.saved
         self._stack: ExitStack | None = None
         self._workers: Workers | None = None
+        self._published: list[tuple[Any, Any, Shared[FoldData]]] = []
 
     def __enter__(self) -> Parallel:
         self._stack = ExitStack()
@@ -133,6 +135,9 @@ class Parallel:
 
     def __exit__(self, *exc_info: object) -> None:
         assert self._stack is not None
+        self._stack.callback(self._published.clear)
+        for _, _, shared in self._published:
+            self._stack.callback(shared.release)
         self._stack.close()
         self._stack = self._workers = None
 
@@ -145,7 +150,7 @@ class Parallel:
         drawn = _drawn_from(calls)
         call = next(drawn, None)
         while call is not None:
-            evaluation = _evaluation_of(call, self._settings, self._workers, self._saved)
+            evaluation = _evaluation_of(call, self._settings, self._workers, self._saved, self._publish)
             if evaluation is None:
                 rest = [_with_own_estimator(one) for one in (call, *drawn)]
                 return results + _run_calls(rest, self._settings, self._workers)
@@ -153,13 +158,25 @@ class Parallel:
             results += evaluation.run()
         return results
 
+    def _publish(self, X: Any, y: Any) -> Shared[FoldData]:
+        """Publish data for as long as the workers are kept, so that the next round finds it there."""
+        for known_X, known_y, shared in self._published:
+            if known_X is X and known_y is y:
+                return shared
+        assert self._workers is not None
+        shared = share(self._workers.executor, FoldData(X, y, ()), self._workers.temp_dir)
+        self._published.append((X, y, shared))
+        return shared
 
-def _evaluation_of(drawn: _Drawn, settings: Resolved, workers: Workers, saved: Saved) -> _Evaluation | None:
+
+def _evaluation_of(
+    drawn: _Drawn, settings: Resolved, workers: Workers, saved: Saved, publish: _Publish
+) -> _Evaluation | None:
     """Return the evaluation that begins with a call; None where it does something else than fit and score."""
     function, args, kwargs = drawn
     if not _compat.is_fit_and_score(function):
         return None
-    evaluation = _Evaluation(function, args, kwargs, settings, workers, saved)
+    evaluation = _Evaluation(function, args, kwargs, settings, workers, saved, publish)
     call = evaluation.first
     if getattr(call.arguments.get("caller"), "_skl_callbacks", None) or _has_callbacks(call.estimator):
         return None
@@ -197,6 +214,7 @@ class _Evaluation:
         settings: Resolved,
         workers: Workers,
         saved: Saved,
+        publish: _Publish,
     ) -> None:
         self._function = function
         parameters = inspect.signature(function).parameters.values()
@@ -206,6 +224,7 @@ class _Evaluation:
         self._settings = settings
         self._workers = workers
         self._saved = saved
+        self._publish = publish
         self._name = type(first.estimator).__name__.lower()
         self._raises = isinstance(first.error_score, str)
         self._data = _Data(first.X, first.y)
@@ -276,8 +295,8 @@ class _Evaluation:
         with open_journal(settings) as journal:
             if journal is not None and given is None:
                 root = journal.root_seed
-            data = FoldData(first.X, first.y, tuple(self._data.splits))
-            shared = share(workers.executor, data, workers.temp_dir)
+            splits = share(workers.executor, tuple(self._data.splits), workers.temp_dir)
+            shared = SplitAnew(self._publish(first.X, first.y), splits)
             try:
                 work = CrossValidation(
                     data=shared,

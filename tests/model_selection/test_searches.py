@@ -23,6 +23,8 @@ from tests.model_selection.pipelines import CASES
 
 import anyfold as af
 import anyfold.model_selection as ours
+from anyfold import _evaluation
+from anyfold._worker.cross_validate import FoldData
 from anyfold.errors import AnyfoldError
 
 X, y = load_iris(return_X_y=True)
@@ -179,6 +181,24 @@ def test_other_searches_give_scikit_learns_results(name, space, settings):
         search = getattr(ours, name)(PIPELINE, space, cv=3, **settings, backend=backend, n_jobs=2)
         assert_same_results(search.fit(X, y), expected)
         assert search.n_shared_fits_ > 0
+
+
+def test_the_data_of_a_search_in_rounds_is_published_once(monkeypatch):
+    published = []
+    share = _evaluation.share
+
+    def counting(executor, obj, temp_dir=None):
+        published.append(obj)
+        return share(executor, obj, temp_dir)
+
+    monkeypatch.setattr(_evaluation, "share", counting)
+    X, y = load_iris(return_X_y=True)
+    grid = {"max_depth": [1, 2, 3, 4, 5, 6]}
+    search = ours.HalvingGridSearchCV(DecisionTreeClassifier(random_state=0), grid, cv=2, backend="serial")
+    search.fit(X, y)
+
+    assert search.n_iterations_ == 2
+    assert sum(isinstance(obj, FoldData) for obj in published) == 1
 
 
 def test_a_search_is_an_estimator_like_any_other():

@@ -7,7 +7,7 @@ import numbers
 import time
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from anyfold._worker.failures import failure_of
 from anyfold._worker.shared_steps import Made, SharedSteps, take_made
 from anyfold.executors.base import Shared
 
-__all__ = ["CrossValidation", "FoldData", "ModelPlan"]
+__all__ = ["CrossValidation", "FoldData", "ModelPlan", "SplitAnew"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,20 @@ class FoldData:
     y: Any
     splits: tuple[tuple[np.ndarray, np.ndarray], ...]
     """Train and test indices of each fold."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitAnew:
+    """Data that stays published from round to round of a search, with the splits of one round."""
+
+    data: Shared[FoldData]
+    splits: Shared[tuple[tuple[np.ndarray, np.ndarray], ...]]
+
+    def get(self) -> FoldData:
+        return replace(self.data.get(), splits=self.splits.get())
+
+    def release(self) -> None:
+        self.splits.release()
 
 
 @dataclass(frozen=True, slots=True)
