@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from contextlib import closing
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import psutil
@@ -32,6 +34,8 @@ from anyfold.errors import (
     UnsupportedFeatureError,
     WorkerLostError,
 )
+from anyfold.executors import registry
+from anyfold.executors.multiprocessing import MultiprocessingExecutor
 
 EXECUTORS = ("threads", "multiprocessing")
 X, y = make_classification(200, 10, n_informative=5, n_classes=3, random_state=0)
@@ -103,6 +107,27 @@ def test_how_many_workers_there_are_is_known():
         assert all(name.startswith("anyfold") for name in names)
     with pytest.raises(ValueError, match="n_jobs == 0"), on("threads"):
         effective_n_jobs(0)
+
+
+class NotWarm(MultiprocessingExecutor):
+    """Ends with the run, as an instance of Ray does that anyfold has started."""
+
+    keep_warm = False
+    made: ClassVar = []
+
+    def __init__(self, max_workers):
+        super().__init__(max_workers)
+        self.made.append(weakref.ref(self))
+
+
+def test_workers_that_do_not_stay_warm_stay_for_all_calls_of_a_context(monkeypatch):
+    monkeypatch.setitem(registry._backends, "not-warm", registry.Backend("not-warm", NotWarm))
+    with on("not-warm"):
+        pids = [set(Parallel()(delayed(os.getpid)() for _ in range(4))) for _ in range(3)]
+        assert psutil.pid_exists(min(pids[0]))
+    assert len(NotWarm.made) == 1
+    assert len(set.union(*pids)) <= 2
+    assert not any(map(psutil.pid_exists, set.union(*pids)))
 
 
 def test_it_can_be_named_for_one_call():
@@ -206,7 +231,8 @@ def test_ctrl_c_ends_the_workers_within_two_seconds(tmp_path):
         Parallel()(delayed(hang_and_tell)(n) for n in range(2))
     assert time.monotonic() - interrupted[0] < 2
     thread.join()
-    assert not [pid.name for pid in tmp_path.iterdir() if psutil.pid_exists(int(pid.name))]
+    while any(psutil.pid_exists(int(pid.name)) for pid in tmp_path.iterdir()):
+        time.sleep(0.01)  # they were killed, and are gone when somebody has looked
 
 
 def inside(n):

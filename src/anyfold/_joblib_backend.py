@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import sklearn
@@ -80,10 +80,12 @@ class AnyfoldBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
     ) -> None:
         super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)
         self._given = {**settings, **({} if executor is None else {"backend": executor})}
-        self._bound_to: Any = None
+        self._is_own = False
+        self.parallel: Any = None
         self._call: _Call | None = None
         self._settings = self._resolved({})
         self._width: int | None = None
+        self._held = _Held()
         shares = self._settings.backend in ("serial", "threads")
         self.uses_threads = self.supports_sharedmem = shares or _isolation(self._settings) != "process"
 
@@ -114,15 +116,15 @@ class AnyfoldBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if isinstance(backend, str) and (backend in LOCAL or (wanted is not None and wanted > 0)):
             return effective_n_jobs(wanted)
         if self._width is None:
-            with open_workers(self._settings) as workers:
+            with self._held.workers(self._settings) as workers:
                 self._width = workers.n_workers
         return min(wanted, self._width) if wanted is not None and wanted > 0 else self._width
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Get ready for calls of one `joblib.Parallel`; each has a backend of its own."""
-        if self._bound_to is None:
+        if not self._is_own:
             own = copy.copy(self)
-            own._bound_to = parallel
+            own._is_own = True
             raise FallbackToBackend(own)
         self.parallel = parallel
         own_options = {name: value for name, value in options.items() if name not in JOBLIB_S_OWN}
@@ -143,7 +145,7 @@ class AnyfoldBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
 
     def start_call(self) -> None:
         """Find the workers and start the loop."""
-        self._call = _Call(self._settings)
+        self._call = _Call(self._settings, self._held)
 
     def submit(self, func: Any, callback: Callable[[Answer], object] | None = None) -> Any:
         """Hand a batch of calls over to the loop, whose thread calls back."""
@@ -163,6 +165,10 @@ class AnyfoldBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if call is not None:
             call.close(aborted=True)
 
+    def terminate(self) -> None:
+        """Forget the `joblib.Parallel`, which knows this backend."""
+        self.parallel = None
+
     def stop_call(self) -> None:
         """End the loop and let go of the workers, which may stay warm."""
         call, self._call = self._call, None
@@ -174,13 +180,49 @@ def _isolation(settings: Resolved) -> str:
     return "process" if isinstance(settings.backend, str) else isolation_of(settings.backend)
 
 
+class _Held:
+    """Keeps workers that do not stay warm by themselves, for the calls of one backend, while that lives."""
+
+    def __init__(self) -> None:
+        self._settings: Resolved | None = None
+        self._workers: Workers | None = None
+        self._close: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def workers(self, settings: Resolved) -> Iterator[Workers]:
+        """Lend workers to one call."""
+        if self._workers is not None and self._are_for(settings):
+            yield self._workers
+            return
+        self._close()
+        self._workers = None
+        with ExitStack() as stack:
+            workers = stack.enter_context(open_workers(settings))
+            executor = workers.executor
+            is_ours = isinstance(settings.backend, str) and isolation_of(executor) == "process"
+            if is_ours and not getattr(executor, "keep_warm", True):
+                self._settings, self._workers = settings, workers
+                self._close = weakref.finalize(self, stack.pop_all().close)
+            yield workers
+
+    def _are_for(self, settings: Resolved) -> bool:
+        known = self._settings
+        return (
+            known is not None
+            and not getattr(self._workers and self._workers.executor, "closed", False)
+            and known.backend == settings.backend
+            and known.n_jobs == settings.n_jobs
+            and known.backend_options == settings.backend_options
+        )
+
+
 class _Call:
     """One call of `joblib.Parallel`: its workers, and the loop in a thread."""
 
-    def __init__(self, settings: Resolved) -> None:
+    def __init__(self, settings: Resolved, held: _Held) -> None:
         self._settings = settings
         self._stack = ExitStack()
-        self._workers = self._stack.enter_context(open_workers(settings))
+        self._workers = self._stack.enter_context(held.workers(settings))
         self._pending: dict[int, Callable[[Answer], object]] = {}
         self._told = Told()
         isolation = isolation_of(self._workers.executor)

@@ -42,6 +42,7 @@ class ItemKey(TaskKey):
     def names(cls, model: str, folds: Sequence[int]) -> str:
         """Name several items of one map."""
         noun = cls.nouns[len(folds) > 1]
+        folds = sorted(folds)
         if len(folds) > 2 and folds[-1] - folds[0] == len(folds) - 1:
             return f"{model}, {noun} {folds[0]} to {folds[-1]}"
         named = ", ".join(map(str, folds[:MOST_NAMED]))
