@@ -29,8 +29,8 @@ core for a given time and let other threads run meanwhile, as numpy does. Figure
   faster from the length of a task from which {{n}} of them, on warm workers, take less time than in serial
   pays from   how long a serial run must take for cold workers to have paid off
 
-It takes about a minute, with --quick, which measures once instead of three times, half of that. Other work
-on this machine makes the figures worse.
+It takes a minute or two, with --quick, which measures once instead of three times, half of that. Other work
+on this machine makes the figures worse, and itself slower.
 
 The exit status is 1 if a backend could not be measured, 2 if there is no such backend, otherwise 0.
 """

@@ -22,7 +22,7 @@ from anyfold.executors.base import Executor
 
 __all__ = ["LENGTHS", "MANY", "MEGABYTES", "N_TASKS", "Spin", "measure"]
 
-LENGTHS = (0.0, 0.0003, 0.001, 0.003, 0.007, 0.02)
+LENGTHS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 """Seconds that tasks take."""
 N_TASKS = 64
 MANY = 5

@@ -24,6 +24,11 @@ class RunStarted:
         How many run at once.
     n_taken : int
         How many more were taken from a journal; nothing is told of them.
+
+    Examples
+    --------
+    >>> RunStarted(n_tasks=10, n_workers=2)
+    RunStarted(n_tasks=10, n_workers=2, n_taken=0)
     """
 
     n_tasks: int | None
@@ -42,6 +47,11 @@ class TaskStarted:
         ``key.candidate``, the number of a search's candidate from 1, otherwise 0.
     attempt : int
         1, and one more each time that a lost worker is the reason for running it again.
+
+    Examples
+    --------
+    >>> TaskStarted(TaskKey("rf", 0, 2), attempt=1)
+    TaskStarted(key=TaskKey(model='rf', candidate=0, fold=2), attempt=1)
     """
 
     key: TaskKey
@@ -61,6 +71,12 @@ class TaskFinished:
         says what was being done; ``outcome.place``, the worker's ``host``, ``pid`` and ``thread``, None where
         it is not known; ``outcome.started`` and ``outcome.ended``, seconds since the epoch by the worker's
         clock; ``outcome.attempts``; ``outcome.warnings``.
+
+    Examples
+    --------
+    >>> event = TaskFinished(Outcome(TaskKey("rf", 0, 2), started=10.0, ended=12.5))
+    >>> str(event.outcome.key), event.outcome.ended - event.outcome.started
+    ("model 'rf', fold 2", 2.5)
     """
 
     outcome: Outcome
@@ -68,7 +84,13 @@ class TaskFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ends, for whatever reason: all is done, time is over, Ctrl-C, an error."""
+    """A run ends, for whatever reason: all is done, time is over, Ctrl-C, an error.
+
+    Examples
+    --------
+    >>> RunFinished()
+    RunFinished()
+    """
 
 
 Event = RunStarted | TaskStarted | TaskFinished | RunFinished

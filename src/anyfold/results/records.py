@@ -99,6 +99,11 @@ class WarningRecord:
         File that issued it, on the worker.
     lineno : int
         Line in that file.
+
+    Examples
+    --------
+    >>> WarningRecord("rf", 2, UserWarning, "too few", "model.py", 3).message
+    'too few'
     """
 
     model: str

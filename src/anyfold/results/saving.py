@@ -23,7 +23,6 @@ from anyfold.errors import AnyfoldWarning, InvalidInputError
 
 if TYPE_CHECKING:
     from anyfold._plan.content import JournalUse
-    from anyfold.results.cv_result import CVResult
     from anyfold.results.grid import OutcomeGrid
 
 __all__ = ["load_result", "save_result"]
@@ -32,7 +31,7 @@ FORMAT = 1
 PLAIN = ("n_folds", "n_samples", "random_state", "backend", "n_jobs", "return_train_score", "interrupted")
 
 
-def save_result(result: CVResult, grid: OutcomeGrid, path: str | os.PathLike[str]) -> None:
+def save_result(result: Any, grid: OutcomeGrid, path: str | os.PathLike[str]) -> None:
     """Write a result; a file that is there is replaced when the new one is complete."""
     left_out = ["predictions"] * bool(result.response_methods)
     left_out += ["estimators"] * any(map(grid.has_estimators, result.models))
