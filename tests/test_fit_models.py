@@ -275,6 +275,13 @@ def test_data_that_cannot_be_made_is_a_failure_of_its_own_stage():
     assert fitted.failures[0].stage == "data"
 
 
+def test_data_that_cannot_be_sent_costs_its_model_only(pool):
+    data = {"bad": ([threading.Lock()] * 60, y), "good": (X, y)}
+    with pytest.warns(FitFailedWarning, match="bad, data: UnpicklableModelError: data cannot be sent to the"):
+        fitted = af.fit_models(Ridge(), data=data, backend=pool)
+    assert list(fitted) == ["good"]
+
+
 def test_what_makes_no_pair_is_told():
     with pytest.raises(InvalidInputError, match=r"returned is ndarray, not \(X, y\)"):
         af.fit_models(Ridge(), data={"bad": partial(np.ones, 3)}, backend="serial")

@@ -24,7 +24,13 @@ from threadpoolctl import threadpool_limits
 import anyfold as af
 from anyfold._data.rows import BLOCK, cut_evenly, rows_of
 from anyfold._plan.splitting import CallCost, Look, Outlook, is_worth_a_look, partitions_worth
-from anyfold.errors import AnyfoldError, InvalidInputError, TaskTimeoutError, UnsupportedFeatureError
+from anyfold.errors import (
+    AnyfoldError,
+    InvalidInputError,
+    TimeLimitError,
+    UnpicklableModelError,
+    UnsupportedFeatureError,
+)
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(700, 6))
@@ -369,6 +375,17 @@ def test_the_models_own_error_is_raised_and_names_its_partition():
     assert info.value.__notes__[0].startswith("raised in predict of model 'bad'")
 
 
+def test_what_cannot_be_sent_is_named(pool):
+    model = Answers(pids)
+    model.lock = threading.Lock()
+    with pytest.raises(UnpicklableModelError, match="attribute 'lock', a lock, of model 'answers' cannot be"):
+        af.predict_partitions(model, X, n_partitions=2, backend=pool)
+    with pytest.raises(UnpicklableModelError, match="attribute 'lock', a lock, of model 'locked' cannot be"):
+        af.predict_models({"tree": TREE, "locked": model}, X, backend=pool)
+    with pytest.raises(UnpicklableModelError, match="X cannot be sent"):
+        af.predict_partitions(TREE, [threading.Lock()] * 9, n_partitions=2, backend=pool)
+
+
 def test_a_model_cannot_end_the_callers_program():
     with pytest.raises(AnyfoldError, match="SystemExit"):
         af.predict_partitions(Answers(leaves), X, n_partitions=3, backend="threads")
@@ -385,8 +402,19 @@ def test_a_time_limit_that_is_over_is_an_error(pool):
     def hangs(X):
         threading.Event().wait()
 
-    with pytest.raises(TaskTimeoutError, match="time_limit=1 seconds were over"):
+    with pytest.raises(TimeLimitError, match="time_limit=1 seconds were over") as info:
         af.predict_partitions(Answers(hangs), X, backend=pool, time_limit=1)
+    assert info.value.result == {}
+
+
+def test_ctrl_c_leaves_what_had_been_answered():
+    def interrupted(X):
+        raise KeyboardInterrupt
+
+    models = {"quick": Answers(pids), "stopped": Answers(interrupted)}
+    with pytest.raises(KeyboardInterrupt) as info:
+        af.predict_models(models, X, backend="serial")
+    assert list(info.value.result) == [("quick", 0)]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from anyfold._engine.sharing import Direct, share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
 from anyfold._plan.models import near
-from anyfold._plan.pickling import culprit_in_models
+from anyfold._plan.pickling import culprit_in_model, culprit_in_models
 from anyfold._plan.prefix import Layout
 from anyfold._plan.splitting import Outlook
 from anyfold._plan.task import Leaf, Outcome, TaskKey
@@ -52,6 +52,8 @@ __all__ = [
     "open_workers",
     "refuse_journal",
     "run_work",
+    "share_data",
+    "share_model",
     "working",
 ]
 
@@ -188,6 +190,29 @@ def _without(done: Container[TaskKey], rank: Mapping[TaskKey, int]) -> dict[Task
     return {key: position for position, key in enumerate(left)}
 
 
+def share_data(workers: Workers, data: Any, name: str) -> Shared[Any]:
+    """Publish data that a call was given; where that fails since it cannot be pickled, say so."""
+    try:
+        return share(workers.executor, data, workers.temp_dir)
+    except Exception as error:
+        raise _unpicklable(name, workers, error) from error
+
+
+def share_model(workers: Workers, model: Any, name: str) -> Shared[Any]:
+    """Publish a model; where that fails since something of it cannot be pickled, say what."""
+    try:
+        return share(workers.executor, model, workers.temp_dir)
+    except Exception as error:
+        culprit = culprit_in_model(name, model) or f"model {name!r}"
+        raise _unpicklable(culprit, workers, error) from error
+
+
+def _unpicklable(what: str, workers: Workers, error: Exception) -> UnpicklableModelError:
+    return UnpicklableModelError(
+        f"{what} cannot be sent to the workers of backend {workers.backend!r}: {error}"
+    )
+
+
 def _published(job: Job, workers: Workers) -> Shared[Job]:
     """Publish a job; where that fails since something cannot be pickled, say what."""
     try:
@@ -197,8 +222,7 @@ def _published(job: Job, workers: Workers) -> Shared[Job]:
         if culprit is None:
             raise
         raise UnpicklableModelError(
-            f"{culprit} cannot be sent to the workers of backend {workers.backend!r}: {error}. "
-            "Backends 'serial' and 'threads' need not send models"
+            f"{_unpicklable(culprit, workers, error)}. Backends 'serial' and 'threads' need not send models"
         ) from error
 
 

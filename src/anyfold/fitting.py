@@ -6,10 +6,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Unpack
 
 from anyfold._data.sizes import nbytes_of
-from anyfold._engine.sharing import Packed, share
+from anyfold._engine.sharing import Packed
 from anyfold._plan.models import check_lengths, cloned, is_estimator, name_models, near
 from anyfold._plan.order import Order
 from anyfold._plan.prefix import layout
@@ -17,10 +18,10 @@ from anyfold._plan.routing import check_accepted
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import REFIT, Leaf, Outcome, TaskKey
 from anyfold._plan.units import window_size
-from anyfold._session import Workers, check_resources, open_workers, refuse_journal, run_work
+from anyfold._session import Workers, check_resources, open_workers, refuse_journal, run_work, share_data
 from anyfold._worker.execute import inherited_seed
-from anyfold._worker.fits import Fits, TrainingData, taken_apart
-from anyfold.errors import InvalidInputError
+from anyfold._worker.fits import Fits, NotSent, TrainingData, taken_apart
+from anyfold.errors import InvalidInputError, UnpicklableModelError
 from anyfold.executors.base import Shared, isolation_of
 from anyfold.results import FittedModels
 from anyfold.results.verdict import raise_or_warn_of_fits
@@ -262,11 +263,15 @@ class _Sending:
     def _published(self, part: Any) -> Shared[Any] | None:
         if part is None:
             return None
-        shared = self._shared.get(id(part))
+        shared: Shared[Any] | None = self._shared.get(id(part))
         if shared is None and self._travels(part):
-            return Packed.of(part)
+            with suppress(Exception):  # share says better what is wrong
+                return Packed.of(part)
         if shared is None:
-            shared = share(self._workers.executor, part, self._workers.temp_dir)
+            try:
+                shared = share_data(self._workers, part, "data")
+            except UnpicklableModelError as error:
+                shared = NotSent(str(error))
             self._shared[id(part)] = shared
         self._n_uses[id(part)] -= 1
         if not self._n_uses[id(part)]:

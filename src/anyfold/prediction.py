@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from anyfold._data.rows import BLOCK, cut_evenly, put_together, rows_of, sliceable
 from anyfold._data.serialize import loads
 from anyfold._data.sizes import nbytes_of
-from anyfold._engine.sharing import Direct, share
+from anyfold._engine.sharing import Direct
 from anyfold._plan.questions import check_columns, check_method, count_rows
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.splitting import (
@@ -33,10 +33,12 @@ from anyfold._session import (
     open_workers,
     refuse_journal,
     run_work,
+    share_data,
+    share_model,
 )
 from anyfold._worker.execute import inherited_seed
 from anyfold._worker.predictions import Asked, PartKey, Predictions
-from anyfold.errors import AnyfoldError, InvalidInputError, TaskTimeoutError
+from anyfold.errors import AnyfoldError, InvalidInputError, TimeLimitError
 from anyfold.executors.base import Shared, isolation_of
 from anyfold.results.model_columns import frame_of_models
 from anyfold.settings import Resolved, Settings, resolve, with_settings_signature
@@ -94,10 +96,15 @@ def predict_partitions(
         If a setting cannot be used.
     UnsupportedFeatureError
         If the backend cannot do what a setting asks for, or if there is a ``journal``.
-    TaskTimeoutError
-        If ``time_limit`` was over before all rows had been answered.
+    UnpicklableModelError
+        If a model or X cannot be sent to worker processes.
+    TimeLimitError
+        If ``time_limit`` was over before all rows had been answered; its attribute ``result`` has what had
+        been, by model and number of the partition.
     Exception
         What the model raises, with a note naming the partition.
+    KeyboardInterrupt
+        On Ctrl-C, with the same attribute ``result``.
 
     Notes
     -----
@@ -137,7 +144,7 @@ def predict_partitions(
     partitions = cut_evenly(0, n_rows, n_partitions)
     keys = [PartKey(name, 0, position) for position in range(len(partitions))]
     with open_workers(resolved) as workers:
-        shared = _shared_model(model, workers)
+        shared = _shared_model(name, model, workers)
         asked = ((key, Asked(shared, rows)) for key, rows in zip(keys, partitions, strict=True))
         outcomes = _ask(keys, asked, X, method, workers, resolved)
     return put_together([_answer(outcomes[key]) for key in keys], partitions, X)
@@ -186,12 +193,15 @@ def predict_models(
         If a setting cannot be used.
     UnsupportedFeatureError
         If the backend cannot do what a setting asks for, or if there is a ``journal``.
-    TaskTimeoutError
-        If ``time_limit`` was over before all models had answered.
+    UnpicklableModelError
+        If a model or X cannot be sent to worker processes.
+    TimeLimitError
+        If ``time_limit`` was over before all models had answered; its attribute ``result`` has the answers of
+        those that had, by model and 0.
     Exception
         What the first model raises that fails, with a note naming it.
     KeyboardInterrupt
-        On Ctrl-C.
+        On Ctrl-C, with the same attribute ``result``.
 
     Examples
     --------
@@ -226,7 +236,7 @@ def predict_models(
     keys = [PartKey(name, 0, 0) for name in models]
     with open_workers(resolved) as workers:
         asked = (
-            (key, Asked(_shared_model(models[key.model], workers), None, wanted.get(key.model)))
+            (key, Asked(_shared_model(key.model, models[key.model], workers), None, wanted.get(key.model)))
             for key in keys
         )
         outcomes = _ask(keys, asked, X, method, workers, resolved)
@@ -279,7 +289,7 @@ def _ask(
     """Have all questions answered; raise what the first one that failed has raised."""
     outcomes: dict[TaskKey, Outcome] = {}
     given = settings.random_state
-    shared = share(workers.executor, X, workers.temp_dir)
+    shared = share_data(workers, X, "X")
     try:
         run_work(
             Predictions(shared, method),
@@ -294,14 +304,19 @@ def _ask(
             rank={key: position for position, key in enumerate(keys)},
             returns_partly=False,
         )
+    except KeyboardInterrupt as interrupt:
+        interrupt.result = _finished(outcomes)  # type: ignore[attr-defined]
+        raise
     finally:
         shared.release()
     for key in keys:
         if (outcome := outcomes.get(key)) is None:
-            raise TaskTimeoutError(
+            late = TimeLimitError(
                 f"time_limit={settings.time_limit:g} seconds were over when {len(outcomes)} of {len(keys)} "
                 f"tasks had finished; the first that had not is {key}"
             )
+            late.result = _finished(outcomes)
+            raise late
         if outcome.failure is not None:
             error = exception_of(outcome.failure)
             if not isinstance(error, Exception):  # SystemExit would end the caller's program without a word
@@ -313,13 +328,22 @@ def _ask(
     return outcomes
 
 
+def _finished(outcomes: Mapping[TaskKey, Outcome]) -> dict[tuple[str, int], Any]:
+    """Return the answers that there are, by model and partition."""
+    return {
+        (key.model, key.fold): _answer(outcome)
+        for key, outcome in sorted(outcomes.items())
+        if outcome.payload is not None
+    }
+
+
 def _answer(outcome: Outcome) -> Any:
     assert outcome.payload is not None
     return loads(outcome.payload)["value"]
 
 
-def _shared_model(model: Any, workers: Workers) -> Shared[Any]:
+def _shared_model(name: str, model: Any, workers: Workers) -> Shared[Any]:
     # In the caller's own process a model is used as it is, as its own call would.
     if isolation_of(workers.executor) != "process":
         return Direct(model)
-    return share(workers.executor, model, workers.temp_dir)
+    return share_model(workers, model, name)

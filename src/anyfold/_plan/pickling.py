@@ -7,7 +7,7 @@ from typing import Any
 
 from anyfold._data.serialize import serialize
 
-__all__ = ["culprit_among", "culprit_in_models"]
+__all__ = ["culprit_among", "culprit_in_model", "culprit_in_models"]
 
 
 def culprit_among(values: Mapping[str, Any]) -> str | None:
@@ -32,14 +32,19 @@ def culprit_in_models(models: Mapping[str, Any]) -> str | None:
     """
     for name, plan in models.items():
         estimator = getattr(plan, "estimator", plan)
-        if not _can_be_pickled(estimator):
-            return f"{_part_of(estimator)} of model {name!r}"
+        if (part := culprit_in_model(name, estimator)) is not None:
+            return part
         if not _can_be_pickled(getattr(plan, "scorer", None)):
             return f"the scorer of model {name!r}"
         for kind in ("fit_params", "score_params"):
             if (param := culprit_among(getattr(plan, kind, None) or {})) is not None:
                 return f"params[{param!r}]"
     return None
+
+
+def culprit_in_model(name: str, estimator: Any) -> str | None:
+    """Say what of one model cannot be pickled; None where all can."""
+    return None if _can_be_pickled(estimator) else f"{_part_of(estimator)} of model {name!r}"
 
 
 def _part_of(estimator: Any) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from sklearn.base import clone
 
@@ -19,10 +19,10 @@ from anyfold._plan.task import FitCost, Leaf
 from anyfold._worker.alone import alone_if_needed
 from anyfold._worker.execute import Produced, in_stage
 from anyfold._worker.memory import PeakMemory
-from anyfold.errors import InvalidInputError
+from anyfold.errors import InvalidInputError, UnpicklableModelError
 from anyfold.executors.base import Shared
 
-__all__ = ["Fits", "TrainingData", "taken_apart"]
+__all__ = ["Fits", "NotSent", "TrainingData", "taken_apart"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,20 @@ class TrainingData:
     """Passed to ``fit``."""
     make: Callable[[], Any] | None = None
     """Returns X and y, on the worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Stands for data that could not be sent: a failure of the model that needs it, and of no other."""
+
+    why: str
+
+    def get(self) -> NoReturn:
+        """Raise `UnpicklableModelError`."""
+        raise UnpicklableModelError(self.why)
+
+    def release(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
