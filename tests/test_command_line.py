@@ -106,6 +106,7 @@ def test_a_process_that_fails_tells_its_error(monkeypatch):
 
 def test_backends_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(measure, "LENGTHS", (0.0, 0.001, 0.002))
+    monkeypatch.setenv("ANYFOLD_JOURNAL", str(tmp_path / "journal.sqlite"))
     chart = tmp_path / "chart.png"
     arguments = [
         "bench",
@@ -125,4 +126,5 @@ def test_backends_are_measured_and_drawn(tmp_path, monkeypatch, capsys):
     assert set(row["speedups"]) == {"0.0", "0.002"}
     # 64 tasks of 2 ms take two threads 64 ms at the least.
     assert row["measured"]["runs"]["0.002"][0] >= 0.064
+    assert [entry.name for entry in tmp_path.iterdir()] == ["chart.png"]
     assert chart.read_bytes().startswith(b"\x89PNG")

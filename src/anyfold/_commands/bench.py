@@ -143,10 +143,17 @@ def _measured(name: str, n_jobs: int, *, quick: bool) -> dict[str, Any]:
 
     lengths = LENGTHS[::2] if quick else LENGTHS
     asked = {"backend": name, "n_jobs": n_jobs, "lengths": lengths, "repeats": 1 if quick else 3}
+    # A journal or a time limit that is set for real work has no business here.
+    environment = {
+        variable: value
+        for variable, value in os.environ.items()
+        if not variable.startswith("ANYFOLD_") or variable == "ANYFOLD_TEMP_DIR"
+    }
     try:
         done = subprocess.run(
             [sys.executable, "-m", "anyfold._commands.measure"],
             input=json.dumps(asked),
+            env=environment,
             capture_output=True,
             text=True,
             timeout=TIME_LIMIT,

@@ -58,11 +58,12 @@ def save_result(result: Any, grid: OutcomeGrid, path: str | os.PathLike[str]) ->
     }
     arrays = {"result": np.frombuffer(json.dumps(content, allow_nan=False).encode(), dtype=np.uint8)}
     for fold, (train, test) in enumerate(result.splits):
-        arrays |= {f"train_{fold}": np.asarray(train), f"test_{fold}": np.asarray(test)}
+        # Numbers, whatever they were given as: nothing else is written without a pickle.
+        arrays |= {f"train_{fold}": np.asarray(train, np.intp), f"test_{fold}": np.asarray(test, np.intp)}
     target = Path(path)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
         try:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
+            np.savez_compressed(file, **arrays)
         except BaseException:
             Path(file.name).unlink()
             raise
