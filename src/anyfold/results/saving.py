@@ -56,7 +56,9 @@ def save_result(result: Any, grid: OutcomeGrid, path: str | os.PathLike[str]) ->
         "journal": _journal_told(result.journal),
         "outcomes": [_told(outcome) for outcome in grid],
     }
-    arrays = {"result": np.frombuffer(json.dumps(content, allow_nan=False).encode(), dtype=np.uint8)}
+    arrays: dict[str, Any] = {
+        "result": np.frombuffer(json.dumps(content, allow_nan=False).encode(), dtype=np.uint8)
+    }
     for fold, (train, test) in enumerate(result.splits):
         # Numbers, whatever they were given as: nothing else is written without a pickle.
         arrays |= {f"train_{fold}": np.asarray(train, np.intp), f"test_{fold}": np.asarray(test, np.intp)}
