@@ -5,9 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from sklearn.linear_model import LogisticRegression
 
 import anyfold as af
+from anyfold.events import Event, TaskFinished
+from anyfold.model_selection import GridSearchCV
+from anyfold.results import plot_search
 
 X = np.zeros((10, 2))
 y = np.zeros(10)
@@ -59,3 +63,17 @@ costs: pd.DataFrame = fitted.to_frame()
 af.fit_models(LogisticRegression(), X, y, n_job=2)  # type: ignore[call-arg]
 predictions: np.ndarray = af.predict_partitions(fitted["logit"], X, method="predict_proba", n_partitions=2)
 answers: pd.DataFrame = af.predict_models(fitted, X, columns={"logit": [0, 1]}, backend="threads")
+
+compared: pd.DataFrame = result.compare("logit", metric="score")
+slowest: pd.DataFrame = result.slowest(3)
+result.save("result.npz")
+loaded: af.CVResult = af.CVResult.load("result.npz")
+drawn: Axes = plot_search(GridSearchCV(LogisticRegression(), {}), ["C"], metric="score")
+
+
+def note(event: Event) -> None:
+    if isinstance(event, TaskFinished):
+        print(event.outcome.key.model, event.outcome.ended)
+
+
+af.run_cv(LogisticRegression(), folds, callbacks=[note], progress=False)

@@ -18,6 +18,7 @@ __all__ = ["as_html", "as_text", "number", "table_as_html", "table_as_text"]
 
 MOST_MODELS = 20
 MOST_METRICS = 6
+REMARK = "margin: 0.2em 0; opacity: 0.75"
 
 
 def number(value: float) -> str:

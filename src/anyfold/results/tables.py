@@ -80,7 +80,7 @@ def slowest_frame(grid: OutcomeGrid, n: int) -> pd.DataFrame:
             }
         )
     columns = ["model", "fold", "seconds", "fit_time", "score_time", "host", "pid", "attempts", "failed"]
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns).astype({"pid": "Int64"})  # it may be unknown
     return frame.sort_values("seconds", ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
