@@ -236,14 +236,15 @@ def test_what_a_model_does_to_its_frame_reaches_no_other(pool):
 @pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 def test_data_and_models_travel_on_every_backend(backend):
     data = {"mon": (X[:10], y[:10]), "tue": partial(make_data, 20), "wed": (X, y), "thu": (X, -y)}
-    fitted = af.fit_models(LinearRegression(), data=data, backend=backend, n_jobs=2)
+    many = np.tile(X, (20, 1))
     oracle = af.fit_models(LinearRegression(), data=data, backend="serial")
+    with af.get_executor(backend, n_jobs=2) as executor:
+        fitted = af.fit_models(LinearRegression(), data=data, backend=executor)
+        frame = af.predict_models(fitted, X, backend=executor)
+        parts = af.predict_partitions(fitted["wed"], many, n_partitions=3, backend=executor)
     for name in data:
         assert np.array_equal(fitted[name].coef_, oracle[name].coef_)
-    frame = af.predict_models(fitted, X, backend=backend, n_jobs=2)
     assert frame.equals(af.predict_models(oracle, X, backend="serial"))
-    many = np.tile(X, (20, 1))
-    parts = af.predict_partitions(fitted["wed"], many, n_partitions=3, backend=backend, n_jobs=2)
     with threadpool_limits(1):
         assert np.array_equal(parts, fitted["wed"].predict(many))
 
