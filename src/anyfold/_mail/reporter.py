@@ -39,6 +39,9 @@ __all__ = [
 WORTH_KEEPING = 0.01
 """Seconds of work that shall not be lost: the time to record it is little against them."""
 
+LARGE = 1 << 20
+"""Bytes from which a message is sent by itself."""
+
 CONNECT_SECONDS = 5.0
 """How long a worker tries to reach a mailbox on another host."""
 
@@ -117,8 +120,8 @@ class SocketReporter:
         with self._lock:
             waits = self._records and self._is_worth_keeping()
             if self.alive:
-                self._held += _frame("done", unit, key, outcome, waits)
-            if waits or len(self._held) > 1 << 20:
+                self._hold("done", unit, key, outcome, waits)
+            if waits or len(self._held) > LARGE:
                 self._flush()
             if waits and self.alive and not self._receive(RECEIPT.size):
                 self._alive = False
@@ -140,7 +143,7 @@ class SocketReporter:
     def _send(self, *message: Any) -> None:
         with self._lock:
             if self.alive:
-                self._held += _frame(*message)
+                self._hold(*message)
                 self._flush()
 
     def _is_worth_keeping(self) -> bool:
@@ -158,14 +161,27 @@ class SocketReporter:
             data += more
         return data
 
+    def _hold(self, *message: Any) -> None:
+        head, body = _frame(*message)
+        self._held += head
+        if len(body) > LARGE:
+            self._flush()
+            self._write(body)  # as it is: it may be a model as large as the memory allows
+        else:
+            self._held += body
+
     def _flush(self) -> None:
-        if not self._held or not self.alive:
+        if self._held and self.alive:
+            self._write(self._held)
+            self._held.clear()
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if not self.alive:
             return
         try:
-            self._socket.sendall(self._held)
+            self._socket.sendall(data)
         except OSError:
             self._alive = False  # the run is over; what was not delivered returns with the unit
-        self._held.clear()
 
 
 class NetworkReporter(SocketReporter):
@@ -204,9 +220,9 @@ class NetworkReporter(SocketReporter):
             (self._n_delivered,) = RECEIPT.unpack(receipt)
 
 
-def _frame(*message: Any) -> bytes:
+def _frame(*message: Any) -> tuple[bytes, bytes]:
     body = pickle.dumps(message, protocol=5)
-    return FRAME.pack(len(body)) + body
+    return FRAME.pack(len(body)), body
 
 
 def _connect(address: SocketAddress) -> socket.socket:
@@ -293,7 +309,7 @@ def evidence_channel(address: SocketAddress) -> socket.socket | None:
         if channel is None:
             try:
                 channel = _connect(address)
-                channel.sendall(_frame("stack", os.getpid()))
+                channel.sendall(b"".join(_frame("stack", os.getpid())))
             except OSError:
                 return None
         _evidence[address] = channel
