@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from gallery_order import ORDER
+
 import anyfold
 
 project = "anyfold"
@@ -43,7 +45,8 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "reset_modules": ("gallery_order.only_these_settings", "matplotlib"),
-    "min_reported_time": 1,
+    "write_computation_times": False,  # that page would fetch scripts from elsewhere
+    "default_thumb_file": str(Path(__file__).parent / "architecture.svg"),
     "reset_argv": "gallery_order.arguments",
 }
 
@@ -58,7 +61,11 @@ html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "header_links_before_dropdown": 6,
-    "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "index": [],
+        **{f"gallery/{example}": [] for example in ORDER},  # code needs the width
+    },
     "footer_start": ["copyright"],
     "footer_end": [],
     "back_to_top_button": False,

@@ -5,7 +5,7 @@ Seven forests for seven sensors
 Seven sensors watch a machine. From its twenty channels each sensor's reading is to be predicted, so that one
 that drifts is noticed; and each has channels of its own that matter to it. That makes seven forests. Where
 does parallel work belong: inside of each forest, over the trees, or outside, over the seven forests? Each
-step is timed.
+step is timed. Run it as it is::
 
     python examples/seven_sensors.py
 """
@@ -139,6 +139,7 @@ measured = pd.DataFrame({sensor: values.iloc[now] for sensor, values in readings
 measured.loc[measured.index[-100:], "torque"] += 1.5
 residuals = (measured - expected).tail(100).mean()
 
+# sphinx_gallery_thumbnail_number = 2
 _, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
 for sensor, differences in (measured - expected).rolling(25).mean().items():
     color, width = ("#D55E00", 2) if sensor == residuals.abs().idxmax() else ("#aaaaaa", 1)

@@ -34,7 +34,7 @@ def square(number, seconds=0.0):
 # What is measured
 # ----------------
 # On each backend first one call per worker, which has to start the workers; then, on warm workers, one to a
-# million items of next to no work; then four tasks that take longer and longer.
+# million items of next to no work; then two tasks, one for each, that take longer and longer.
 
 backends = [backend.name for backend in af.available_backends() if backend.available]
 sizes = [10**exponent for exponent in range(7)]
@@ -61,7 +61,7 @@ for name in backends:
         start[name] = time.perf_counter() - started
         by_size[name] = [measured(square, range(n), executor) for n in sizes]
         by_length[name] = [
-            measured(partial(square, seconds=length), range(4), executor) for length in lengths
+            measured(partial(square, seconds=length), range(N_WORKERS), executor) for length in lengths
         ]
 
 # %%
@@ -77,8 +77,8 @@ plt.show()
 # %%
 # From one item to a million
 # --------------------------
-# The function itself takes next to no time, so that this is what anyfold costs. Tiny calls are grouped: what
-# would be milliseconds for the way of each call to a worker and back is microseconds.
+# The function itself takes next to no time, so that this is what anyfold costs. Tiny calls are grouped:
+# what would be milliseconds for the way of each call to a worker and back is microseconds.
 
 COLORS = dict(zip(backends, plt.colormaps["tab10"].colors, strict=False))
 
@@ -107,9 +107,10 @@ print((by_size.iloc[-1] / sizes[-1] * 1e6).round(1).sort_values().to_string())
 # %%
 # From nothing to two seconds
 # ---------------------------
-# Now the four tasks: how many times faster than serial each backend is. Above one, parallel is worth it; more
-# than two is not to be had from two workers. Threads win nothing here, since this work holds the GIL.
+# Now the two tasks: how many times faster than serial each backend is. Above one, parallel is worth it;
+# more than two is not to be had from two workers. Threads win nothing here, since this work holds the GIL.
 
+# sphinx_gallery_thumbnail_number = 3
 ax = draw(by_length.rdiv(by_length["serial"], axis=0), "seconds per task", "times faster than serial")
 ax.axhline(1, color="#999999", linewidth=0.8)
 ax.axhline(N_WORKERS, color="#999999", linewidth=0.8, linestyle=":")
@@ -117,8 +118,8 @@ ax.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
 plt.show()
 
 # %%
-# The shortest task measured from which on a backend with warm workers was faster than serial, on the machine
-# that built this page.
+# The shortest task measured from which on a backend with warm workers was faster than serial, on the
+# machine that built this page.
 
 is_faster = by_length.lt(by_length["serial"], axis=0)
 since = {name: is_faster.index[is_faster[name][::-1].cummin()[::-1]] for name in backends if name != "serial"}

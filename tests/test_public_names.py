@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from numpydoc.docscrape import NumpyDocString
 
 import anyfold
 
@@ -30,6 +31,8 @@ def test_every_public_name_has_an_example_that_the_doctests_run():
     without = {name for name, member in members if ">>>" not in (member.__doc__ or "")}
     assert without == set()
     assert ">>>" in anyfold.errors.__doc__
+    for name, member in members:
+        assert NumpyDocString(inspect.getdoc(member))["Examples"], name  # a section that comes twice is an error
 
 
 def test_dir_shows_exactly_the_public_names():

@@ -89,32 +89,6 @@ class CVResult(Views, Mapping[str, dict[str, Any]]):
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.dummy import DummyClassifier
     >>> from sklearn.naive_bayes import GaussianNB
-    >>> X, y = load_iris(return_X_y=True)
-    >>> models = {"nb": GaussianNB(), "dummy": DummyClassifier()}
-    >>> result = af.run_cv(
-    ...     models, af.Folds(X, y, cv=3), backend="serial", return_estimator=True, return_predictions=True
-    ... )
-    >>> result.best_model, result.failures, result.missing
-    ('nb', (), ())
-    >>> result.summary()["score", "rank"].to_dict()
-    {'nb': 1, 'dummy': 2}
-    >>> result.to_frame().columns.tolist()
-    ['model', 'fold', 'score', 'fit_time', 'score_time']
-    >>> result.scores().shape
-    (2, 3)
-    >>> sorted(result["nb"])
-    ['estimator', 'fit_time', 'score_time', 'test_score']
-    >>> result.estimators("nb")
-    [GaussianNB(), GaussianNB(), GaussianNB()]
-    >>> result.predictions("nb").shape
-    (150,)
-
-    Examples
-    --------
-    >>> import anyfold as af
-    >>> from sklearn.datasets import load_iris
-    >>> from sklearn.dummy import DummyClassifier
-    >>> from sklearn.naive_bayes import GaussianNB
     >>> models = {"nb": GaussianNB(), "dummy": DummyClassifier()}
     >>> result = af.run_cv(models, af.Folds(*load_iris(return_X_y=True)), backend="serial", random_state=0)
     >>> result.best_model
