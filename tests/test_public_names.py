@@ -32,7 +32,7 @@ def test_every_public_name_has_an_example_that_the_doctests_run():
     assert without == set()
     assert ">>>" in anyfold.errors.__doc__
     for name, member in members:
-        assert NumpyDocString(inspect.getdoc(member))["Examples"], name  # a section that comes twice is an error
+        assert NumpyDocString(inspect.getdoc(member))["Examples"], name  # raises where a section comes twice
 
 
 def test_dir_shows_exactly_the_public_names():
