@@ -87,7 +87,7 @@ def ray() -> dict[str, Callable[[], Any]]:
     import ray
     from ray.util.multiprocessing import Pool as RayPool
 
-    ray.init(num_cpus=N_WORKERS, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    ray.init("local", num_cpus=N_WORKERS, include_dashboard=False, log_to_driver=False)
     task = ray.remote(empties)
     pool = RayPool(N_WORKERS)
     return {

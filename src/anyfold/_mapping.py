@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -37,6 +37,9 @@ ReturnAs = Literal["list", "generator", "generator_unordered"]
 
 START = 64
 """Items of a group when it is not known what they take; those that turn out to be long are given back."""
+
+REMEMBERED = 100
+"""Functions of which it is known what their items take."""
 
 AHEAD = 8
 """Finished groups per worker that may wait to be given out before no more input is drawn."""
@@ -80,7 +83,7 @@ class Returned(dict[TaskKey, Outcome]):
         self.failed = False
         self.item_seconds: float | None = None
         self.item_bytes = 0.0
-        self._measured = 0
+        self.measured = 0
         """Items of the largest group that was measured."""
         self._kept = kept
         self._ordered = ordered
@@ -111,9 +114,9 @@ class Returned(dict[TaskKey, Outcome]):
         if outcome.failure is not None or outcome.ended <= outcome.started:
             return
         seconds = (outcome.ended - outcome.started) / outcome.n_items
-        if self.item_seconds is None or outcome.n_items > self._measured:
+        if self.item_seconds is None or outcome.n_items > self.measured:
             # In a larger group, less of its time is due to what surrounds it.
-            self.item_seconds, self._measured = seconds, outcome.n_items
+            self.item_seconds, self.measured = seconds, outcome.n_items
         else:
             self.item_seconds = (self.item_seconds + seconds) / 2
         if isinstance(outcome.value, bytes):
@@ -267,16 +270,17 @@ class Items:
         return self._ahead is not None and self._returned.n_ready >= self._ahead
 
     def _size(self) -> int:
-        if self._alone:
-            return 1
         returned = self._returned
+        if self._alone or not (returned.item_bytes or self._pack is None):
+            return 1  # the first one shows how large they are
         n_left = None
         if self._n_inputs is not None:
             given_back = sum(len(left.items) for left in returned.given_back)
             n_left = max(0, self._n_inputs - self._n_drawn) + given_back
-        start = self._start if returned.item_bytes or self._pack is None else 1
-        largest = max(self._largest, start)
-        return group_size(n_left, self._n_workers, returned.item_seconds, returned.item_bytes, largest, start)
+        largest = max(self._largest, self._start, returned.measured)
+        return group_size(
+            n_left, self._n_workers, returned.item_seconds, returned.item_bytes, largest, self._start
+        )
 
     def _group(self, first: int, items: list[Any]) -> Group | None:
         """Make a group; where an item cannot be sent, they will go one by one up to that, which fails."""
@@ -299,6 +303,34 @@ class Items:
         data = dumps(items)
         self._returned.note_bytes(len(data) / len(items))
         return data
+
+
+class _Remembered:
+    """What items of a function took in earlier calls."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Any, tuple[float, int]] = OrderedDict()
+
+    def recall(self, function: Callable[..., Any], returned: Returned) -> None:
+        """Begin with what is known of a function."""
+        if (known := self._known.get(_code_of(function))) is not None:
+            returned.item_seconds, returned.measured = known
+
+    def remember(self, function: Callable[..., Any], returned: Returned) -> None:
+        """Keep what was measured."""
+        if returned.item_seconds is not None:
+            self._known[_code_of(function)] = returned.item_seconds, returned.measured
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+
+_remembered = _Remembered()
+
+
+def _code_of(function: Any) -> Any:
+    while hasattr(function, "func"):
+        function = function.func  # of a partial
+    return getattr(function, "__code__", None) or (type(function), getattr(function, "__name__", ""))
 
 
 @dataclass
@@ -371,6 +403,8 @@ class Mapping:
             alone=alone,
             ahead=None if whole else AHEAD * workers.n_workers,
         )
+        if whole:
+            _remembered.recall(self.function, returned)
         root = root_seed(self.seed)
         seeded = None if self.seed is None else root
         with contextlib.ExitStack() as stack:
@@ -408,6 +442,7 @@ class Mapping:
                 if not whole:
                     told.issue()
         told.issue()
+        _remembered.remember(self.function, returned)
         if self._error is None:
             self._error = items.error or (self._out_of_time(returned) if run.out_of_time else None)
 
