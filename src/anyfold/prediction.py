@@ -14,6 +14,7 @@ from anyfold._engine.sharing import Direct
 from anyfold._plan.questions import check_columns, check_method, count_rows
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.splitting import (
+    FEW_ROWS,
     FIRST_LOOK,
     SECOND_LOOK,
     WORTH_SPLITTING,
@@ -255,7 +256,7 @@ def _n_partitions(
     """Decide into how many partitions to split; None to let the model do it by itself, here."""
     if settings.timeout is not None or settings.time_limit is not None or settings.resources:
         return max(1, min(n_rows // BLOCK, outlook.n_workers))
-    if outlook.n_workers < 2:
+    if outlook.n_workers < 2 or n_rows < FEW_ROWS:
         return None
     n_numbers = numbers_kept(model)
     if not is_worth_a_look(n_rows, n_numbers):

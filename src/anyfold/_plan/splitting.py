@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "FEW_ROWS",
     "FIRST_LOOK",
     "SECOND_LOOK",
     "WORTH_SPLITTING",
