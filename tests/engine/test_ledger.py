@@ -21,7 +21,7 @@ def test_with_a_journal_what_has_finished_may_wait_a_moment_for_more():
         recorded.append([outcome.key for outcome in outcomes])
 
     kept = ledger(record, told.append)
-    assert kept.may_wait == 0
+    assert kept.may_wait is None
     for key in KEYS:
         kept.take(key, dumps(Outcome(key)))
     assert 0 <= kept.may_wait <= 0.01
@@ -29,7 +29,7 @@ def test_with_a_journal_what_has_finished_may_wait_a_moment_for_more():
 
     assert recorded == [KEYS]
     assert [event.outcome.key for event in told if isinstance(event, TaskFinished)] == KEYS
-    assert kept.may_wait == 0
+    assert kept.may_wait is None
 
 
 def test_what_waits_is_due_though_more_comes(monkeypatch):
@@ -41,6 +41,14 @@ def test_what_waits_is_due_though_more_comes(monkeypatch):
     kept.take(KEYS[1], dumps(Outcome(KEYS[1])))
     assert kept.may_wait > 0
     now = 0.011
+    assert kept.may_wait == 0
+
+
+def test_what_took_longer_than_a_group_is_due_at_once():
+    kept = ledger(record=list)
+    kept.take(KEYS[0], dumps(Outcome(KEYS[0])))
+    assert kept.may_wait > 0
+    kept.take(KEYS[1], dumps(Outcome(KEYS[1], started=100.0, ended=100.3)))
     assert kept.may_wait == 0
 
 

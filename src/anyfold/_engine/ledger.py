@@ -19,7 +19,8 @@ MOST_UNCOUNTED = 500
 """Outcomes that are recorded at once, where they come faster than they can be."""
 
 GROUP_SECONDS = 0.01
-"""How long an outcome may wait for others that are recorded with it, while no worker waits for that."""
+"""How long an outcome may wait for others that are recorded with it, while no worker waits for that; what
+took longer to compute is recorded as soon as nothing more has arrived."""
 
 
 @dataclass(slots=True)
@@ -37,8 +38,8 @@ class Ledger:
     """What a leaf takes, by those that came last."""
     _uncounted: list[Outcome] = field(default_factory=list)
     """Finished, and not yet recorded and told."""
-    _oldest: float = 0.0
-    """When the first of these came, by the monotonic clock."""
+    _due: float = 0.0
+    """When these are to be recorded though more may come, by the monotonic clock."""
     _attempts: Counter[TaskKey] = field(default_factory=Counter)
     _places: dict[Place | None, Place | None] = field(default_factory=dict)
 
@@ -76,18 +77,17 @@ class Ledger:
             parts = tuple(replace(part, logs=(), output=()) for part in outcome.parts if part.warnings)
             quiet = replace(outcome, logs=(), output=(), parts=parts)
         self.outcomes[outcome.key] = quiet
-        if not self._uncounted:
-            self._oldest = time.monotonic()
+        is_long = quiet.ended - quiet.started > GROUP_SECONDS
+        due = time.monotonic() + (0.0 if is_long or self.record is None else GROUP_SECONDS)
+        self._due = min(self._due, due) if self._uncounted else due
         self._uncounted.append(quiet)
         self.relay.take(self.rank(outcome.key), outcome)
         return quiet
 
     @property
-    def may_wait(self) -> float:
-        """Seconds for which what has finished may wait to be recorded together with more."""
-        if self.record is None or not self._uncounted:
-            return 0.0
-        return max(0.0, self._oldest + GROUP_SECONDS - time.monotonic())
+    def may_wait(self) -> float | None:
+        """Seconds for which what has finished may wait to be recorded with more; None where nothing waits."""
+        return max(0.0, self._due - time.monotonic()) if self._uncounted else None
 
     @property
     def is_full(self) -> bool:

@@ -140,7 +140,7 @@ class Run:
     def advance(self) -> bool:
         """Wait for what happens next and see to it; False when the time is over."""
         left, may_wait = self._seconds_left(), self.ledger.may_wait
-        is_grouping = may_wait > 0 and (left is None or may_wait < left)
+        is_grouping = may_wait is not None and (left is None or may_wait < left)
         try:
             event = self.inbox.get(timeout=may_wait if is_grouping else left)
         except queue.Empty:

@@ -1,0 +1,72 @@
+"""The loop, step by step."""
+
+import queue
+from types import SimpleNamespace
+
+import pytest
+
+from anyfold._data.serialize import dumps
+from anyfold._engine.faults import Blame
+from anyfold._engine.ledger import Ledger
+from anyfold._engine.relay import Relay
+from anyfold._engine.run import Run
+from anyfold._engine.supply import Supply
+from anyfold._mail.messages import Done
+from anyfold._mail.network import SilentMailbox
+from anyfold._plan.task import Outcome, TaskKey
+
+KEYS = [TaskKey("model", 0, fold) for fold in range(3)]
+
+
+class Inbox(queue.SimpleQueue):
+    """An inbox into which nothing comes while the loop waits."""
+
+    def get(self, block=True, timeout=None):
+        if timeout is None and self.empty():
+            pytest.fail("the loop would wait for the next event, however late")
+        return super().get(block, timeout)
+
+
+@pytest.fixture
+def recorded():
+    return []
+
+
+@pytest.fixture
+def run(recorded):
+    outcomes = {}
+    run = Run(
+        job=SimpleNamespace(isolation="process", stop_on_failure=False),
+        supply=Supply(iter(()), 0, {}, outcomes, KEYS.index),
+        executor=None,
+        shared_job=None,
+        n_workers=1,
+        blame=Blame(2),
+        ledger=Ledger(outcomes, recorded.extend, lambda event: None, KEYS.index, Relay(from_processes=True)),
+        deadline=None,
+        temp_dir=None,
+        inbox=Inbox(),
+    )
+    run.mailbox = SilentMailbox()
+    return run
+
+
+def done(key, **more):
+    return Done(1, 0, key, dumps(Outcome(key, **more)), False)
+
+
+def test_what_is_due_is_recorded_though_nothing_more_comes(run, recorded, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("anyfold._engine.ledger.time", SimpleNamespace(monotonic=lambda: now))
+    run.inbox.put(done(KEYS[0]))
+    run.advance()
+    assert not recorded  # more may come
+    now = 0.011  # the loop's thread was not given the processor for so long
+    run.advance()
+    assert [outcome.key for outcome in recorded] == KEYS[:1]
+
+
+def test_what_took_long_is_recorded_as_soon_as_it_has_come(run, recorded):
+    run.inbox.put(done(KEYS[0], started=100.0, ended=100.3))
+    run.advance()
+    assert [outcome.key for outcome in recorded] == KEYS[:1]
