@@ -23,6 +23,14 @@ def executor(request):
         yield executor
 
 
+def test_dask_leaves_the_global_generator_to_tasks():
+    code = (
+        "import random, sys; from dask.sizeof import sizeof; import anyfold.executors._dask_worker\n"
+        "before = random.getstate(); sizeof(dict.fromkeys(range(1000))); sys.exit(before != random.getstate())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_task_that_cannot_be_unpickled_fails_alone(executor):
     class Unreadable:
         def __reduce__(self):

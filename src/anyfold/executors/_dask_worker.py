@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import secrets
 import signal
 import threading
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import dask.sizeof
+import distributed.comm.core
+import distributed.utils_comm
 from distributed import get_worker
 
 from anyfold._data.files import Replica, SharedFile, publish
@@ -40,6 +44,11 @@ __all__ = [
     "run_shared",
     "write_copy",
 ]
+
+# Dask draws from Python's global generator beside the tasks, to estimate sizes and to wait for a while:
+# numbers that would be missing from the stream that a task was seeded with. It gets a generator of its own.
+for module in (dask.sizeof, distributed.comm.core, distributed.utils_comm):
+    setattr(module, "random", random.Random())  # noqa: B010
 
 
 # ---- calls ------------------------------------------------------------------------------------
