@@ -1,6 +1,7 @@
 """The loop, step by step."""
 
 import queue
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,11 @@ from anyfold._data.serialize import dumps
 from anyfold._engine.faults import Blame
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.relay import Relay
-from anyfold._engine.run import Run
+from anyfold._engine.run import Run, _Finished, _Unit
 from anyfold._engine.supply import Supply
 from anyfold._mail.messages import Done
 from anyfold._mail.network import SilentMailbox
-from anyfold._plan.task import Outcome, TaskKey
+from anyfold._plan.task import Leaf, Outcome, TaskKey
 
 KEYS = [TaskKey("model", 0, fold) for fold in range(3)]
 
@@ -70,3 +71,25 @@ def test_what_took_long_is_recorded_as_soon_as_it_has_come(run, recorded):
     run.inbox.put(done(KEYS[0], started=100.0, ended=100.3))
     run.advance()
     assert [outcome.key for outcome in recorded] == KEYS[:1]
+
+
+def test_the_time_is_over_though_events_keep_coming(run):
+    run.units[0] = _Unit(tuple(map(Leaf, KEYS)))
+    run.deadline = 0.0
+    run.inbox.put(done(KEYS[0]))
+    run.inbox.put(done(KEYS[1]))
+    assert not run.advance()
+    assert run.out_of_time
+    assert list(run.ledger.outcomes) == KEYS[:2]  # what has arrived counts
+
+
+def test_what_has_all_arrived_is_no_run_that_was_cut_short(run):
+    future = Future()
+    future.set_result((1, [(KEYS[1], dumps(Outcome(KEYS[1])))]))
+    run.units[0] = _Unit(tuple(map(Leaf, KEYS[:2])), future=future)
+    run.deadline = 0.0
+    run.inbox.put(done(KEYS[0]))
+    run.inbox.put(_Finished(0))
+    assert not run.advance()
+    assert not run.out_of_time
+    assert list(run.ledger.outcomes) == KEYS[:2]

@@ -125,9 +125,11 @@ class Run:
         self.mailbox.drain()
         with contextlib.suppress(queue.Empty):
             while True:
-                event = self.inbox.get_nowait()
-                if isinstance(event, Done):
-                    self._record(event.key, event.outcome)
+                match self.inbox.get_nowait():
+                    case Done(_, _, key, data):
+                        self._record(key, data)
+                    case _Finished(number):
+                        self._take_along(self.units[number])
 
     def to_the_end(self) -> None:
         """Submit and gather until there is nothing left to wait for."""
@@ -140,15 +142,16 @@ class Run:
     def advance(self) -> bool:
         """Wait for what happens next and see to it; False when the time is over."""
         left, may_wait = self._seconds_left(), self.ledger.may_wait
+        if left == 0.0:  # looked at first: events may never cease to come
+            self._hear_out()
+            self.out_of_time = self._is_unfinished()
+            return False
         is_grouping = may_wait is not None and (left is None or may_wait < left)
         try:
             event = self.inbox.get(timeout=may_wait if is_grouping else left)
         except queue.Empty:
-            if is_grouping:
-                self.settle()
-                return True
-            self.out_of_time = True
-            return False
+            self.settle()
+            return True
         self._handle(event)
         self._judge_finished()
         if self.job.isolation == "none" and self.inbox.empty():
@@ -169,6 +172,10 @@ class Run:
         return any(
             self.supply.is_wanted(leaf) for leaves in (*submitted, *self.supply.again) for leaf in leaves
         )
+
+    def _is_unfinished(self) -> bool:
+        submitted = (leaf for unit in self.units.values() for leaf in unit.leaves)
+        return self.supply.has_more() or any(map(self.supply.is_wanted, submitted))
 
     def wake(self) -> None:
         """Have `advance` look for more to submit; called from any thread."""
@@ -309,7 +316,7 @@ class Run:
     def _judge(self, unit: _Unit) -> None:
         assert unit.future is not None
         try:
-            _, unsent = unit.future.result()
+            unit.future.result()
         except WorkerStartError as error:
             self.supply.put_back(unit.leaves)
             self._break(error)
@@ -331,9 +338,7 @@ class Run:
                 else:
                     self._fail(leaf, unsent_failure(leaf, error))
         else:
-            for key, data in unsent:
-                self.ledger.start(key)
-                self._record(key, data)
+            self._take_along(unit)
             left = list(filter(self.supply.is_wanted, unit.leaves))
             if self._ended_early(unit):
                 self.supply.put_back(left)
@@ -341,6 +346,15 @@ class Run:
             for leaf in left:
                 lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
                 self._fail(leaf, failure_of("worker", lost_leaf))
+
+    def _take_along(self, unit: _Unit) -> None:
+        """Take the outcomes that no mail has brought, and that have come with the future of their unit."""
+        future = unit.future
+        assert future is not None
+        if unit.stem is None and not future.cancelled() and future.exception() is None:
+            for key, data in future.result()[1]:
+                self.ledger.start(key)
+                self._record(key, data)
 
     def _ended_early(self, unit: _Unit) -> bool:
         """Return whether a worker left leaves of a unit out since one of them had failed."""

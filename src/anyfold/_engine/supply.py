@@ -101,6 +101,10 @@ class Supply:
         """Return whether the outcome of a leaf can still change what the run returns."""
         return leaf.key not in self.outcomes and (self.cutoff is None or self.rank(leaf.key) < self.cutoff)
 
+    def has_more(self) -> bool:
+        """Return whether there are leaves left that may be submitted; True where nobody knows."""
+        return bool(self.again) or self.n_fresh > 0
+
     def drain(self) -> Iterator[Leaf]:
         """Draw all leaves that are left."""
         lost = [leaf for leaves in self.again for leaf in leaves]
