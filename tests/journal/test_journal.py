@@ -255,6 +255,35 @@ def test_threads_may_write_to_one_file(path):
         assert len(journal.lookup({TaskKey("m", 0, n): content(n) for n in range(200)}, NAN)) == 200
 
 
+class PressesCtrlC:
+    """A connection in which Ctrl-C is seen right after one statement, once."""
+
+    def __init__(self, database, statement):
+        self.database = database
+        self.statement = statement
+
+    def __getattr__(self, name):
+        return getattr(self.database, name)
+
+    def execute(self, statement, *values):
+        cursor = self.database.execute(statement, *values)
+        if statement == self.statement:
+            self.statement = None
+            raise KeyboardInterrupt
+        return cursor
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
+def test_ctrl_c_between_two_statements_leaves_a_journal_that_goes_on(path, statement):
+    with Journal(path) as journal:
+        journal._database = PressesCtrlC(journal._database, statement)
+        with pytest.raises(KeyboardInterrupt):
+            journal.record([(content(0), outcome())], NAN)
+        journal.record([(content(0), outcome())], NAN)  # the engine does so before it ends
+        assert journal.stopped is None
+        assert journal.lookup({TaskKey("m", 0, 0): content(0)}, NAN)
+
+
 def test_a_run_finds_what_another_has_recorded_since_it_began(path):
     with Journal(path) as one, Journal(path) as other:
         one.record([(content(0), outcome())], NAN)

@@ -227,13 +227,14 @@ class Journal:
         return self._database.execute(query, values).fetchall()
 
     def _transaction(self, work: Callable[[], T]) -> T:
-        patiently(lambda: self._database.execute("BEGIN IMMEDIATE"))
         try:
+            patiently(lambda: self._database.execute("BEGIN IMMEDIATE"))  # inside: Ctrl-C may follow at once
             result = work()
             self._database.execute("COMMIT")
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
+            if self._database.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
             raise
         return result
 
