@@ -15,6 +15,7 @@ from anyfold._engine.supply import Supply
 from anyfold._mail.messages import Done
 from anyfold._mail.network import SilentMailbox
 from anyfold._plan.task import Leaf, Outcome, TaskKey
+from anyfold.errors import WorkerLostError
 
 KEYS = [TaskKey("model", 0, fold) for fold in range(3)]
 
@@ -71,6 +72,21 @@ def test_what_took_long_is_recorded_as_soon_as_it_has_come(run, recorded):
     run.inbox.put(done(KEYS[0], started=100.0, ended=100.3))
     run.advance()
     assert [outcome.key for outcome in recorded] == KEYS[:1]
+
+
+def test_workers_that_are_lost_between_others_that_work_do_not_end_the_run(run):
+    for incident in range(20):
+        key = KEYS[incident % 3]
+        run.ledger.outcomes.clear()
+        run._lost(_Unit((Leaf(key),)), WorkerLostError("gone", incident=incident))
+        run._record(key, dumps(Outcome(key)))
+    assert run.broken is None
+
+
+def test_workers_that_are_lost_and_do_nothing_between_end_the_run(run):
+    for incident in range(20):
+        run._lost(_Unit((Leaf(KEYS[0]),)), WorkerLostError("gone", incident=incident))
+    assert "6 times in a row" in str(run.broken)
 
 
 def test_the_time_is_over_though_events_keep_coming(run):

@@ -383,6 +383,7 @@ class Run:
         self.supply.fitted(stem, shared)
 
     def _record(self, key: TaskKey, data: bytes) -> None:
+        self.blame.unexplained.clear()  # a worker has done something; without a mailbox only this says so
         self._entered(self.ledger.take(key, data))
 
     def _fail(self, leaf: Leaf, failure: Failure) -> None:
