@@ -1,27 +1,36 @@
 """Steps that pipelines have in common are fitted once on each fold, and nobody can tell by the results."""
 
+import threading
 import time
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.base import BaseEstimator, TransformerMixin
+from scipy.sparse import csr_array
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.exceptions import FitFailedWarning
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier, SGDClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import anyfold as af
+import anyfold.model_selection as ours
+from anyfold.events import TaskFinished
 
 X, y = load_breast_cancer(return_X_y=True)
 X = X[:150]
 y = y[:150]
 FOLDS = af.Folds(X, y, cv=3)
+TABLE = np.ones(30)
+GO_ON = threading.Event()
 BACKENDS = ("serial", "threads", "multiprocessing", "processes", "loky")
 
 
@@ -173,14 +182,170 @@ class Selfish(TransformerMixin, BaseEstimator):
         return X.copy()
 
 
+class CountsInside(Counting):
+    """Keeps its count in an array that is no attribute."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        super().fit(X, y, sample_weight)
+        self.inside_ = {"n": np.zeros(1)}
+        return self
+
+    def transform(self, X, copy=None):
+        self.inside_["n"] += 1
+        return StandardScaler.transform(self, X) * self.inside_["n"]
+
+
+class ByInstance(TransformerMixin, BaseEstimator):
+    """Its method is no method of its class."""
+
+    def __init__(self):
+        self.transform = self._halved
+
+    def fit(self, X, y=None):
+        return self
+
+    def _halved(self, X):
+        return X / 2
+
+
+class Forgetful(BaseEstimator):
+    def fit(self, X, y=None):
+        """Do not answer with itself, as all others do."""
+
+    def transform(self, X):
+        return X
+
+
 @pytest.mark.parametrize(
     "step",
-    [Counting(), Drawing(), Selfish(Opaque()), StandardScaler(copy=False)],
-    ids=["changes itself", "draws", "cannot be compared", "writes to its input"],
+    [
+        Counting(),
+        CountsInside(),
+        Drawing(),
+        Selfish(Opaque()),
+        StandardScaler(copy=False),
+        FrozenEstimator(StandardScaler().fit(X)),
+        ByInstance(),
+    ],
+    ids=[
+        "changes itself",
+        "changes itself inside",
+        "draws",
+        "cannot be compared",
+        "writes to its input",
+        "is frozen",
+        "has a method of its own",
+    ],
 )
 def test_what_cannot_be_shared_is_not(step):
     models = {f"m{a}": make_pipeline(step, RidgeClassifier(alpha=a)) for a in (1, 2, 3)}
     assert outcome(models, "serial")[0] == outcome(models, "serial", sharing=False)[0]
+
+
+def test_a_step_that_does_not_answer_with_itself_fails_in_each_model():
+    models = {f"m{a}": make_pipeline(Forgetful(), RidgeClassifier(alpha=a)) for a in (1, 2)}
+    with pytest.warns(FitFailedWarning):
+        result = af.run_cv({**models, "good": RidgeClassifier()}, FOLDS, backend="serial")
+    assert {(failure.model, failure.type) for failure in result.failures} == {
+        ("m1", "AttributeError"),
+        ("m2", "AttributeError"),
+    }
+    assert len(result.failures) == 6
+
+
+class Adds(TransformerMixin, BaseEstimator):
+    """Leaves a column behind in the frame that it is given."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        X["added"] = X.iloc[:, 0] * X.iloc[:, 1]
+        return X[["added"]]
+
+
+class Squares(TransformerMixin, BaseEstimator):
+    """Puts other values into the matrix that it is given."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        X.data = X.data * X.data
+        return X.copy()
+
+
+@pytest.mark.parametrize(
+    ("data", "step"),
+    [(pd.DataFrame(X).rename(columns=str), Adds()), (csr_array(X), Squares())],
+    ids=["frame", "sparse matrix"],
+)
+def test_a_step_that_changes_its_data_has_the_effect_that_it_has_alone(data, step):
+    union = FeatureUnion([("changes", step), ("reduced", TruncatedSVD(random_state=0))])
+    pipeline = make_pipeline(union, Ridge())
+    grid = {"featureunion__reduced__n_components": [1, 2, 3], "ridge__alpha": [1, 2]}
+    alone, together = (
+        search(pipeline, grid, cv=2, refit=False, **settings).fit(data, y).cv_results_["mean_test_score"]
+        for search, settings in ((GridSearchCV, {}), (ours.GridSearchCV, {"backend": "serial"}))
+    )
+    assert together.tobytes() == alone.tobytes()
+
+
+def test_what_turns_out_not_to_be_shareable_is_not_given_to_other_workers_either():
+    models = {f"m{a}": make_pipeline(Counting(), RidgeClassifier(alpha=a)) for a in range(1, 20)}
+    folds = af.Folds(X, y, cv=2)
+    expected = af.run_cv(models, folds, backend="serial", return_predictions="decision_function")
+    found = af.run_cv(
+        models, folds, backend="multiprocessing", n_jobs=2, return_predictions="decision_function"
+    )
+    for name in models:
+        assert found.predictions(name).tobytes() == expected.predictions(name).tobytes()
+
+
+def test_tables_of_a_module_stay_writable_where_tasks_share_its_process():
+    class Adding(TransformerMixin, BaseEstimator):
+        def fit(self, X, y=None):
+            self.table_ = TABLE
+            return self
+
+        def transform(self, X):
+            return X + self.table_
+
+    models = [make_pipeline(Adding(), RidgeClassifier(alpha=a)) for a in (1, 2)]
+    af.run_cv(models, FOLDS, backend="serial")
+    assert TABLE.flags.writeable
+
+
+class Waiting(RidgeClassifier):
+    def __init__(self, alpha=1.0):
+        super().__init__(alpha)
+
+    def fit(self, X, y):
+        if self.alpha == 1.0:
+            assert GO_ON.wait(60)
+        return super().fit(X, y)
+
+
+def test_estimators_of_threads_hold_nothing_of_tasks_that_still_run():
+    GO_ON.clear()
+    models = {
+        f"m{a}": make_pipeline(make_pipeline(StandardScaler(), StandardScaler()), Waiting(alpha=a))
+        for a in (1.0, 2.0)
+    }
+    result = af.run_cv(
+        models,
+        af.Folds(X, y, cv=[(np.arange(100), np.arange(100, 150))]),
+        backend="threads",
+        n_jobs=2,
+        return_estimator=True,
+        callbacks=[lambda event: GO_ON.set() if isinstance(event, TaskFinished) else None],
+    )
+    for name in models:
+        (fitted,) = result.estimators(name)
+        clone(fitted)
+        assert not any(
+            {"fit", "fit_transform", "transform"} & vars(step).keys() for _, step in fitted[0].steps
+        )
 
 
 def test_a_step_that_fails_fails_exactly_what_follows_it_and_is_tried_once(tmp_path):

@@ -11,6 +11,7 @@ Everything before and after is scikit-learn's own code. Calls of other functions
 from __future__ import annotations
 
 import inspect
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -35,7 +36,7 @@ from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._reply import MISSING, FitAndScore, Replies, exception_of
-from anyfold._session import Workers, conditions, open_journal, open_workers, run_work
+from anyfold._session import Workers, conditions, open_journal, open_workers, refuse_journal, run_work
 from anyfold._worker.calls import Call, Calls
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan, SplitAnew
 from anyfold._worker.execute import inherited_seed
@@ -234,6 +235,7 @@ class _Evaluation:
         self._folds: dict[tuple[int, int], int] = {}
         self._indices: list[tuple[Any, Any]] = []
         self._candidates: dict[int, int] = {}
+        self._numbers = itertools.count(1)
         self._progress: list[tuple[Any, Any]] = []
         self._add(first)
 
@@ -262,10 +264,12 @@ class _Evaluation:
             self._indices.append((call.train, call.test))
             self._data.splits.append((np.asarray(call.train), np.asarray(call.test)))
         given = call.parameters
-        candidate = 0 if given is None else self._candidates.setdefault(id(given), len(self._candidates) + 1)
+        candidate = 0 if given is None else self._candidates.get(id(given))
+        if candidate is None:
+            candidate = self._candidates[id(given)] = next(self._numbers)
         key = TaskKey(self._name, candidate, fold)
         while key in self._used:  # the same once more
-            candidate = max(len(self._candidates), *self._parameters) + 1
+            candidate = next(self._numbers)
             key = TaskKey(self._name, candidate, fold)
         self._parameters[candidate] = given
         self._used.add(key)
@@ -369,11 +373,13 @@ class _Evaluation:
 
     def _check_parameters(self) -> None:
         """Let scikit-learn say which parameters do not exist, before any work starts."""
-        checked: set[tuple[str, ...]] = set()
+        checked: set[tuple[Any, ...]] = set()
         for given in self._parameters.values():
-            if given and tuple(given) not in checked:
-                checked.add(tuple(given))
-                clone(self.first.estimator).set_params(**clone(dict(given), safe=False))
+            # What a parameter of an estimator's is called depends on which estimator it is.
+            names = tuple((name, type(value)) for name, value in (given or {}).items())
+            if names and names not in checked:
+                checked.add(names)
+                clone(self.first.estimator).set_params(**clone(dict(given or {}), safe=False))
 
     def _paths(self) -> dict[tuple[str, int], Path]:
         steps = Steps()
@@ -391,6 +397,8 @@ class _Evaluation:
 
 def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[Any]:
     """Run calls of any function of scikit-learn's; the first that fails raises, as it would there."""
+    instead = "work inside config_context(journal=None)"
+    refuse_journal(settings, f"results of {calls[0].name}", instead)
     given = settings.random_state if settings.random_state is not None else inherited_seed()
     keys = [TaskKey(calls[0].name, 0, position) for position in range(len(calls))]
     outcomes: dict[TaskKey, Outcome] = {}

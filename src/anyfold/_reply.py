@@ -13,7 +13,7 @@ from sklearn.base import clone
 from anyfold import _compat
 from anyfold._data.serialize import loads
 from anyfold._plan.task import Failure, FoldScores, Outcome
-from anyfold.errors import AnyfoldError
+from anyfold.errors import AnyfoldError, UnreadableResultError
 
 __all__ = ["MISSING", "FitAndScore", "Replies", "exception_of"]
 
@@ -58,6 +58,11 @@ class Replies:
                 raise exception_of(failure)
             told["fit_error"] = failure.traceback
             scores = FoldScores(self._failed(), self._failed(), 0.0, 0.0)
+        elif failure is not None and failure.stage == "result":
+            raise UnreadableResultError(
+                f"{type(call.estimator).__name__} was fitted, but cannot be sent back, as "
+                f"return_estimator=True asks: {failure.type_name}: {failure.message}"
+            )
         elif failure is not None:
             warnings.warn(
                 "Scoring failed. The score on this train-test partition for these parameters will be set to "

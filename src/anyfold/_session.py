@@ -154,12 +154,12 @@ def check_resources(settings: Resolved, models: Collection[str]) -> None:
             )
 
 
-def refuse_journal(settings: Resolved, what: str) -> None:
+def refuse_journal(settings: Resolved, what: str, instead: str = "pass journal=None") -> None:
     """Refuse a journal where it could not keep what the call makes."""
     if settings.journal is not None:
         raise UnsupportedFeatureError(
             f"journal={str(settings.journal)!r} (from {settings.sources['journal']}): a journal keeps "
-            f"scores, no {what}; pass journal=None, and save what is worth keeping yourself"
+            f"scores, no {what}; {instead}, and save what is worth keeping yourself"
         )
 
 

@@ -12,10 +12,10 @@ from sklearn import model_selection as theirs
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.backends import BACKENDS
@@ -25,7 +25,7 @@ import anyfold as af
 import anyfold.model_selection as ours
 from anyfold import _evaluation
 from anyfold._worker.cross_validate import FoldData
-from anyfold.errors import AnyfoldError
+from anyfold.errors import AnyfoldError, UnreadableResultError, UnsupportedFeatureError
 
 X, y = load_iris(return_X_y=True)
 TIMES = ("mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time")
@@ -199,6 +199,63 @@ def test_the_data_of_a_search_in_rounds_is_published_once(monkeypatch):
 
     assert search.n_iterations_ == 2
     assert sum(isinstance(obj, FoldData) for obj in published) == 1
+
+
+def test_the_same_split_and_the_same_candidate_may_come_more_than_once():
+    X, y = load_iris(return_X_y=True)
+    one, other = theirs.StratifiedKFold(2).split(X, y)
+    model, grid = LogisticRegression(max_iter=500), {"C": [1e-4, 1.0]}
+    expected, found = (
+        module.GridSearchCV(LogisticRegression(max_iter=500), grid, cv=[one, one, other], refit=False).fit(
+            X, y
+        )
+        for module in (theirs, ours)
+    )
+    assert scores_of(found) == scores_of(expected)
+
+    def again(base):
+        class Again(base):
+            def _run_search(self, evaluate_candidates):
+                first, second = {"C": 1e-4}, {"C": 1.0}
+                evaluate_candidates([first, first, second])
+
+        return Again(model, grid, cv=2, refit=False).fit(X, y)
+
+    assert scores_of(again(ours.GridSearchCV)) == scores_of(again(theirs.GridSearchCV))
+
+
+def scores_of(search):
+    return {name: list(values) for name, values in search.cv_results_.items() if name.endswith("test_score")}
+
+
+def test_a_parameter_of_one_of_several_steps_that_does_not_exist_is_said_before_anything_is_fitted():
+    X, y = load_iris(return_X_y=True)
+    pipeline = Pipeline([("clf", LogisticRegression())])
+    grid = {"clf": [LogisticRegression(), RidgeClassifier()], "clf__C": [1.0]}
+    with pytest.raises(ValueError, match="Invalid parameter 'C' for estimator RidgeClassifier"):
+        ours.GridSearchCV(pipeline, grid, backend="serial").fit(X, y)
+
+
+class HoldsALock(LogisticRegression):
+    def fit(self, X, y):
+        self.lock_ = threading.Lock()
+        return super().fit(X, y)
+
+
+def test_an_estimator_that_cannot_be_sent_back_is_not_replaced_by_an_unfitted_one():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(UnreadableResultError, match="cannot be sent back, as return_estimator=True asks"):
+        ours.cross_validate(HoldsALock(max_iter=500), X, y, return_estimator=True, backend="serial")
+
+
+def test_a_journal_is_refused_where_it_could_keep_nothing(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(
+        UnsupportedFeatureError, match="a journal keeps scores, no results of fit_and_predict"
+    ):
+        ours.cross_val_predict(
+            DecisionTreeClassifier(), X, y, journal=tmp_path / "j.sqlite", backend="serial"
+        )
 
 
 def test_a_search_is_an_estimator_like_any_other():

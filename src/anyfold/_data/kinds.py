@@ -22,6 +22,7 @@ import copy
 import datetime
 import decimal
 import fractions
+import operator
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +33,7 @@ import numpy as np
 from anyfold._data.layout import copy_array
 from anyfold._data.serialize import dumps, loads
 
-__all__ = ["arrays_of", "freeze", "guard", "is_guardable", "is_readonly_error", "private_copy"]
+__all__ = ["arrays_of", "freeze", "guard", "is_guardable", "is_readonly_error", "private_copy", "unchanged"]
 
 T = TypeVar("T")
 
@@ -95,6 +96,43 @@ def arrays_of(obj: Any) -> Iterator[np.ndarray]:
             yield from _arrays_of_block(block)
     elif _is_sparse(obj):
         yield from _arrays_in(vars(obj).values())
+
+
+def unchanged(obj: Any) -> Callable[[], bool]:
+    """Return what tells later whether data is still what it is now, though its memory is read-only.
+
+    Columns can be added to a frame and other arrays put into a sparse matrix without writing to memory.
+    Of kinds of data that are not known it says that they have changed.
+    """
+    if isinstance(obj, np.ndarray):
+        before = _place(obj)
+        return lambda: _place(obj) == before
+    if _is_pandas(obj):
+        frame = obj.copy(deep=False)
+        return lambda: _is_same_frame(frame, obj)
+    if _is_sparse(obj):
+        parts = obj.shape, list(map(_place, arrays_of(obj)))
+        return lambda: parts == (obj.shape, list(map(_place, arrays_of(obj))))
+    if _is_polars(obj):
+        clone = obj.clone()
+        return lambda: bool(obj.equals(clone))
+    if type(obj) is list:
+        items = list(obj)
+        return lambda: len(items) == len(obj) and all(map(operator.is_, items, obj))
+    return lambda: _is_arrow(obj) or _are_scalars([obj])
+
+
+def _place(array: np.ndarray) -> tuple[Any, ...]:
+    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
+
+
+def _is_same_frame(one: Any, other: Any) -> bool:
+    blocks, others = one._mgr.arrays, other._mgr.arrays
+    if len(blocks) == len(others) and all(isinstance(block, np.ndarray) for block in (*blocks, *others)):
+        has_same_labels = all(a.equals(b) for a, b in zip(one.axes, other.axes, strict=True))
+        if has_same_labels and list(map(_place, blocks)) == list(map(_place, others)):
+            return True
+    return bool(one.equals(other))
 
 
 READ_ONLY = re.compile(r"read[- ]?only|WRITEABLE|not writ(e)?able", re.IGNORECASE)

@@ -289,7 +289,7 @@ class _Notebook:
     _drawn: float = field(default=0.0)
 
     def open(self, state: State) -> None:
-        from IPython.display import display  # type: ignore[import-not-found]
+        from IPython.display import display
 
         self._state = state
         self._drawn = time.monotonic()

@@ -23,16 +23,17 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 from anyfold import _compat
 from anyfold._data.cache import Cache
-from anyfold._data.kinds import arrays_of, freeze, guard, is_guardable, is_readonly_error
-from anyfold._data.serialize import serialize
+from anyfold._data.kinds import arrays_of, freeze, guard, is_guardable, is_readonly_error, unchanged
+from anyfold._data.serialize import dumps, loads, serialize
 from anyfold._data.sizes import nbytes_of
 from anyfold._plan.canonical import Encoder, Untrusted, digest
 from anyfold._plan.code_identity import CodeIdentities
@@ -76,12 +77,14 @@ class _Kept:
     """How long it takes, with everything inside it that was taken from elsewhere."""
     said: Said
     error: Exception | None = None
+    traceback: TracebackType | None = None
+    """Where the error was raised: another task that has it raises it anew."""
     by: Hashable = None
     """The task that made the call, or for which it was made."""
 
 
-Made = tuple[Key, _Kept]
-"""A call and what it came to."""
+Made = tuple[Key, _Kept | None]
+"""A call and what it came to; None where nobody may be given that."""
 
 NOT_SHARED = _Kept(None, None, 0.0, Said())
 """Stands for a call whose result may not be given to others."""
@@ -109,8 +112,16 @@ def forget_steps() -> None:
 def take_made(made: list[Made]) -> None:
     """Keep what another process has fitted."""
     for key, kept in made:
-        if _kept.peek(key) is None:
+        if kept is None:
+            _refuse(key)
+        elif _kept.peek(key) is None and key not in _unshareable:
             _kept.get(key, lambda kept=kept: (kept, _size(kept)))  # type: ignore[misc]
+
+
+def _refuse(*keys: Key) -> None:
+    """Let nobody be given what these calls came to."""
+    _unshareable.update(keys)
+    _kept.drop(lambda key, value: key in keys)
 
 
 @dataclass(eq=False)
@@ -174,7 +185,14 @@ class SharedSteps:
 
     def made(self) -> list[Made]:
         """Return what this task has fitted or taken, for other processes."""
-        return [(key, kept) for key in self._keys if (kept := _kept.peek(key)) and kept is not NOT_SHARED]
+        made: list[Made] = []
+        for key in self._keys:
+            kept = _kept.peek(key)
+            if key in _unshareable or kept is NOT_SHARED:
+                made.append((key, None))
+            elif kept is not None:
+                made.append((key, replace(kept, traceback=None)))
+        return made
 
     # ---- marking --------------------------------------------------------------------------------
 
@@ -196,9 +214,13 @@ class SharedSteps:
     def _mark(self, step: Any, part_of: tuple[Any, Key] | None = None) -> None:
         if not hasattr(step, "__dict__") or isinstance(step, (type, str)) or not hasattr(step, "get_params"):
             return
-        for name in ("fit_transform" if hasattr(step, "fit_transform") else "fit", "transform"):
-            if hasattr(step, name):
-                vars(step)[name] = _Memo(step, name)
+        if getattr(type(step), CLONE, None) is not BaseEstimator.__sklearn_clone__:
+            return  # what is its own clone, as what is frozen, belongs to other tasks too
+        # In threads the parts of a composition are at work for one task while another one would be given it.
+        if _settings.n_tasks == 1 or not _is_composition(step):
+            for name in ("fit_transform" if hasattr(step, "fit_transform") else "fit", "transform"):
+                if name not in vars(step) and _is_method(step, name):
+                    vars(step)[name] = _Memo(step, name)
         vars(step)[CLONE] = _Clone(step)
         self._marked.append(step)
         if part_of is not None:
@@ -224,7 +246,7 @@ class SharedSteps:
         if fits:
             self._fits.pop(id(owner), None)
         if content is None or key is None:
-            return _original(owner, name)(*args, **kwargs)
+            return self._do(owner, name, args, kwargs)[0]
         own: list[tuple[_Kept, bool]] = []
 
         def build() -> tuple[_Kept, int]:
@@ -238,21 +260,32 @@ class SharedSteps:
         if own:
             kept, shareable = own[0]
         elif kept is NOT_SHARED:
-            return _original(owner, name)(*args, **kwargs)
+            return self._do(owner, name, args, kwargs)[0]
         else:
             shareable = True
             self._take(owner, kept, time.perf_counter() - begun)
         if kept.error is not None:
-            raise kept.error
+            raise _again(kept, is_first=bool(own))
         if fits and shareable:
             self._fits[id(owner)] = owner, key
-        if name == "fit":
+        if name == "fit" and shareable:
             return owner
         if not shareable:
             return kept.output
         output = guard(kept.output)
         self._contents[id(output)] = output, key
         return output
+
+    def _do(self, owner: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+        """Do what was asked for; return what came of it, and whether the data is still what it was."""
+        data = args[0] if args else None
+        is_unchanged = unchanged(data)
+        try:
+            output = _original(owner, name)(*args, **kwargs)
+        finally:
+            if not (as_before := is_unchanged()):
+                self._contents.pop(id(data), None)
+        return output, as_before
 
     def _content(self, owner: Any, args: tuple[Any, ...]) -> Key | None:
         """Return what is known of the data that a transformer was given."""
@@ -291,32 +324,45 @@ class SharedSteps:
         transforms = name == "transform"
         state = _bytes_of(_state(owner)) if transforms else None
         saved, self.saved = self.saved, 0.0
-        error, output = None, None
+        error, traceback, output, is_unchanged = None, None, None, True
         self._inputs[id(owner)] = content
         begun = time.perf_counter()
         try:
-            output = _original(owner, name)(*args, **kwargs)
+            output, is_unchanged = self._do(owner, name, args, kwargs)
         except Exception as raised:
             if is_readonly_error(raised):
                 raise
-            error = raised
+            error, traceback = raised, raised.__traceback__
+            is_unchanged = not args or id(args[0]) in self._contents or id(owner) in self._parts
         finally:
             seconds = time.perf_counter() - begun + self.saved
             self.saved += saved
             del self._inputs[id(owner)]
-        if generators != _generators():
-            _unshareable.add(key)
+        answers_oddly = name == "fit" and error is None and output is not owner
+        if generators != _generators() or not is_unchanged or answers_oddly:
+            _refuse(key)
         if transforms and (state is None or state != _bytes_of(_state(owner))):
-            _unshareable.update([key, self._fits[id(owner)][1]])
-        fitted = None if transforms else _state(owner)
+            _refuse(key, self._fits[id(owner)][1])
+        fitted = {} if transforms else _state(owner)
+        result = None if output is owner else output
         kept = _Kept(
-            None if output is owner else output, fitted, seconds, said.since(n_said), error, self.task
+            result,
+            None if transforms else fitted,
+            seconds,
+            said.since(n_said),
+            error,
+            traceback,
+            self.task,
         )
         if key in _unshareable or not is_guardable(kept.output):
             return kept, False
         freeze(kept.output)
-        for value in (fitted or {}).values():
-            freeze(value)
+        for attribute, value in list(fitted.items()):
+            if type(value) is np.ndarray:
+                # A view: the memory may be somebody else's, such as a table of the module's.
+                fitted[attribute] = vars(owner)[attribute] = guard(value)
+            else:
+                freeze(value)
         return kept, True
 
     def _take(self, owner: Any, kept: _Kept, waited: float) -> None:
@@ -328,6 +374,17 @@ class SharedSteps:
             self.n_fits += kept.state is not None
             self.total += kept.seconds - waited
         said_now().extend(kept.said)
+
+
+def _again(kept: _Kept, *, is_first: bool) -> Exception:
+    """Return an error to raise: for each task one of its own, since a traceback grows where it is raised."""
+    assert kept.error is not None
+    error = kept.error
+    if not is_first:
+        with suppress(Exception):
+            copy = loads(dumps(error))
+            error = copy if type(copy) is type(error) else error
+    return error.with_traceback(kept.traceback)
 
 
 class _Memo:
@@ -361,14 +418,23 @@ def _original(owner: Any, name: str) -> Callable[..., Any]:
     return method
 
 
+def _is_method(step: Any, name: str) -> bool:
+    return hasattr(step, name) and inspect.getattr_static(type(step), name, None) is not None
+
+
+def _is_composition(step: Any) -> bool:
+    return _compat.is_pipeline(step) or _compat.is_feature_union(step) or _compat.is_column_transformer(step)
+
+
 def _state(owner: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(owner).items() if not isinstance(value, (_Memo, _Clone))}
 
 
 def _bytes_of(state: Mapping[str, Any]) -> bytes | None:
-    """Return what is told apart of a transformer's attributes; their arrays are read-only."""
+    """Return what tells two states of a transformer apart."""
     try:
-        return serialize(state).stream
+        serialized = serialize(state)
+        return digest([serialized.stream, *map(bytes, serialized.buffers)])
     except Exception:
         return None
 
