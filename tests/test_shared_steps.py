@@ -302,6 +302,15 @@ def test_what_turns_out_not_to_be_shareable_is_not_given_to_other_workers_either
         assert found.predictions(name).tobytes() == expected.predictions(name).tobytes()
 
 
+def test_a_search_inside_of_a_search_ends_no_sharing():
+    inner = ours.GridSearchCV(RidgeClassifier(), {"alpha": [1.0, 2.0]}, cv=2, backend="serial")
+    grid = {"gridsearchcv__estimator__tol": [1e-3, 1e-4, 1e-5]}
+    search = ours.GridSearchCV(
+        make_pipeline(StandardScaler(), inner), grid, cv=2, backend="serial", refit=False
+    )
+    assert search.fit(X, y).n_shared_fits_ == 4
+
+
 def test_tables_of_a_module_stay_writable_where_tasks_share_its_process():
     class Adding(TransformerMixin, BaseEstimator):
         def fit(self, X, y=None):

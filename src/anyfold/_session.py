@@ -337,5 +337,5 @@ def working(
             yield run
     finally:
         shared.release()
-        if isolation != "process":
+        if isolation != "process" and not inside_worker():  # the run that this one is inside of goes on
             forget_steps()

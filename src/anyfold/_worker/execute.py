@@ -245,9 +245,9 @@ def _settle(job: Job) -> None:
     """Share out the memory for what is kept from task to task, once per job and process."""
     global _settled
     with _settling:
-        if _settled == job.identity:
-            return
         n_tasks = job.n_workers if job.isolation == "thread" else 1
+        if _settled == job.identity or (_settled is not None and job.depth > 0 and n_tasks == 1):
+            return  # what a run inside of a task keeps is kept beside what that task's run keeps
         if job.keeps_data:
             limit = default_cache_limit(job.n_workers)
             set_cache_limit(limit, n_tasks)
