@@ -10,7 +10,8 @@ parameters. So it does not matter whether the same step stands in a pipeline, in
 `ColumnTransformer` or in a `FeatureUnion`, nor which model it belongs to.
 
 A transformer takes part only if sharing cannot show: its class and parameters can be compared, what it
-returns can be made read-only, it draws from no global generator, and transforming leaves it as it was.
+returns can be made read-only, it draws from no global generator, leaves the data that it is given as it was,
+and transforming leaves itself as it was.
 """
 
 from __future__ import annotations
