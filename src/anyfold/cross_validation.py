@@ -256,7 +256,13 @@ def run_cv(
             contents = content_keys(
                 map(Leaf, keys), plans, folds, data_id, conditions(resolved, root, return_train_score)
             )
-            terms = Terms(return_estimator, bool(methods), None if raise_errors else float(error_score))
+            terms = Terms(
+                return_estimator,
+                bool(methods),
+                None if raise_errors else float(error_score),
+                metric_names(next(iter(plans.values())).scorer),
+                return_train_score,
+            )
             resumption = Resumption(journal, contents, terms)
             outcomes.update(resumption.taken)
         shape = layout(paths, folds.n_splits, workers.n_workers)

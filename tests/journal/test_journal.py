@@ -133,6 +133,14 @@ def test_warnings_that_may_come_from_predicting_are_not_recorded(kept):
     assert kept(noisy) is not None
 
 
+@pytest.mark.parametrize(
+    "asked", [{"metrics": ("accuracy",)}, {"metrics": ("score", "more")}, {"train_scores": True}], ids=str
+)
+def test_scores_that_the_run_does_not_ask_for_are_not_taken(kept, asked):
+    assert kept(outcome(), asked=replace(NAN, metrics=("score",), train_scores=False)) is not None
+    assert kept(outcome(), asked=replace(NAN, **asked)) is None
+
+
 # Failures
 
 

@@ -1,12 +1,14 @@
 """``anyfold journal FILE``, run as users run it."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 
 import pytest
 from tests.journal.conftest import NAN, content, outcome
 
+from anyfold._commands.journal import _print, summarize
 from anyfold._engine.journal import Journal
 from anyfold._worker.failures import failure_of
 
@@ -99,3 +101,14 @@ def test_a_file_that_is_no_journal_exits_with_1(tmp_path):
         assert done.stderr.startswith("anyfold journal: ") and str(file) in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("value", ["NULL", "9e999", "-9e999", "'text'", "x'ff'"])
+def test_no_value_in_a_column_ends_the_command(two_runs, value):
+    database = sqlite3.connect(two_runs, isolation_level=None)
+    database.execute(f"UPDATE outcomes SET recorded={value}, failed={value}, fit_time={value}, run={value}")
+    database.execute(f"UPDATE runs SET started={value}, anyfold={value}, versions={value}")
+    database.close()
+    contents = summarize(two_runs)
+    assert (contents.outcomes, contents.failures, len(contents.runs)) == (4, 4, 2)
+    _print(contents)

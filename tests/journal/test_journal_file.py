@@ -147,6 +147,11 @@ def test_a_log_torn_in_its_last_transaction_costs_only_that_one(path, tmp_path):
         "UPDATE outcomes SET warnings = '" + "[" * 100_000 + "'",
         "UPDATE outcomes SET started = 'yesterday'",
         """UPDATE outcomes SET failure = '{"stage": "worker"}'""",
+        "UPDATE outcomes SET scores = replace(scores, '0x1', '0x1p99999')",
+        f"UPDATE outcomes SET scores = replace(scores, '\"0x1.0000000000000p-1\"', '1{'0' * 400}')",
+        f'UPDATE outcomes SET warnings = \'[["builtins", "UserWarning", "m", "f", 1{"0" * 20}]]\'',
+        """UPDATE outcomes SET warnings = '[["builtins", "UserWarning", "m", "f", -1]]'""",
+        """UPDATE outcomes SET warnings = '[["builtins", "UserWarning", "m", "/dev/zero", 1]]'""",
     ],
     ids=lambda statement: statement[20:60],
 )
@@ -156,6 +161,14 @@ def test_a_row_that_is_not_as_it_should_be_is_computed_again_and_replaced(path, 
     assert look_up(path) == {}
     filled(path, 1)
     assert len(look_up(path)) == 1
+
+
+@pytest.mark.parametrize("value", ["-5", "x", "9" * 11, "9" * 5000, "2147483647"])
+def test_a_journal_without_a_root_seed_that_can_be_used_is_refused(path, value):
+    filled(path, 1)
+    changed(path, f"UPDATE facts SET value = '{value}'")
+    with pytest.raises(JournalError, match="damaged: it has no root_seed"):
+        Journal(path)
 
 
 # Somebody else's

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -232,3 +233,13 @@ def test_a_driver_killed_again_and_again_ends_with_the_same_table(backend, drive
     start("killed", settings)
     assert table("killed") == whole
     assert N_TASKS <= n_fits("killed") <= N_TASKS + KILLS[backend] * N_WORKERS
+
+
+def test_scores_under_other_names_are_computed_again(computed, tmp_path):
+    first, _ = computed({"tree": MODELS["tree"]})
+    database = sqlite3.connect(tmp_path / "j.sqlite", isolation_level=None)
+    database.execute("""UPDATE outcomes SET scores = replace(scores, '"score"', '"other"') WHERE fold = 1""")
+    database.close()
+    again, done = computed({"tree": MODELS["tree"]})
+    assert done == [("tree", 1)]
+    assert again["tree"]["test_score"].tolist() == first["tree"]["test_score"].tolist()

@@ -110,7 +110,9 @@ def summarize(path: Path) -> Contents:
         models = [
             ModelRow(str(model), int(n), int(failed), float(seconds), float(last))
             for model, n, failed, seconds, last in database.execute(
-                "SELECT model, count(*), total(failed), total(fit_time), max(abs(recorded)) "
+                # Whatever stands in a column, these are numbers.
+                "SELECT model, count(*), sum(failed IS NOT 0), ifnull(total(abs(fit_time)), 0), "
+                "ifnull(max(abs(recorded)), 0) "
                 "FROM outcomes GROUP BY model ORDER BY model"
             )
         ]
@@ -130,7 +132,7 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 def _runs(database: sqlite3.Connection) -> Iterable[RunRow]:
     query = (
-        "SELECT run, abs(started), ifnull(n, 0), anyfold, versions FROM runs LEFT JOIN "
+        "SELECT run, ifnull(abs(started), 0), ifnull(n, 0), anyfold, versions FROM runs LEFT JOIN "
         "(SELECT run, count(*) AS n FROM outcomes GROUP BY run) USING (run) ORDER BY run"
     )
     for number, started, recorded, version, versions in database.execute(query):

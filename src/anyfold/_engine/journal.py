@@ -50,6 +50,9 @@ COLUMNS = "failed, fit_time, started, ended, scores, failure, warnings, place"
 AT_ONCE = 400
 """Keys in one query."""
 
+SEEDS = 2**31 - 1
+"""How many root seeds there are."""
+
 CHECKPOINT = 4000
 """Pages of the log after which they are moved into the file itself."""
 
@@ -95,7 +98,7 @@ class Journal:
             with explained(self.path):
                 self._prepare()
                 check(self._database, self.path)
-                self.root_seed = int(self._fact("root_seed"))
+                self.root_seed = self._root_seed()
                 self._run = self._transaction(lambda: self._begin_run(versions or {}))
                 self._file = identity(self.path)
         except BaseException:
@@ -196,7 +199,7 @@ class Journal:
             return  # another process was faster
         for statement in TABLES.values():
             self._database.execute(statement)
-        seed = secrets.randbelow(2**31 - 1)
+        seed = secrets.randbelow(SEEDS)
         self._database.execute("INSERT INTO facts VALUES ('root_seed', ?)", (str(seed),))
         self._database.execute(f"PRAGMA application_id={APPLICATION}")
         self._database.execute(f"PRAGMA user_version={SCHEMA}")
@@ -209,11 +212,12 @@ class Journal:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def _fact(self, name: str) -> str:
-        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        if row is None or not str(row[0]).isdecimal():
-            raise JournalError(f"the journal {str(self.path)!r} is damaged: it has no {name}. {REMEDY}")
-        return str(row[0])
+    def _root_seed(self) -> int:
+        row = self._database.execute("SELECT value FROM facts WHERE name = 'root_seed'").fetchone()
+        told = "" if row is None else str(row[0])
+        if not (told.isdecimal() and len(told) <= len(str(SEEDS)) and int(told) < SEEDS):
+            raise JournalError(f"the journal {str(self.path)!r} is damaged: it has no root_seed. {REMEDY}")
+        return int(told)
 
     def _rows(self, keys: list[bytes]) -> Iterator[tuple[bytes, Any]]:
         for start in range(0, len(keys), AT_ONCE):

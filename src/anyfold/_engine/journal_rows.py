@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, TypeVar
 
 from anyfold import errors
@@ -32,6 +33,9 @@ SCIPY = frozenset(
 )
 """Packages of scipy in which warnings are defined."""
 
+LAST_LINE = 2**31 - 1
+"""The largest number of a line that Python can show."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -43,11 +47,22 @@ class Terms:
     """Whether predictions are wanted; likewise."""
     error_score: float | None = None
     """What stands for a score that failed; None where errors are raised."""
+    metrics: tuple[str, ...] | None = None
+    """Names of the scores, as far as they are known before."""
+    train_scores: bool | None = None
+    """Whether there are scores on the training data, likewise."""
 
     @property
     def takes(self) -> bool:
         """Whether what is kept is enough for such a run."""
         return not (self.estimators or self.predictions)
+
+    def are_met_by(self, value: FoldScores) -> bool:
+        """Return whether these are the scores that the run asks for, and no others."""
+        if self.train_scores is not None and self.train_scores == (value.train is None):
+            return False
+        given = [set(scores) for scores in (value.test, value.train) if scores is not None]
+        return self.metrics is None or all(names == set(self.metrics) for names in given)
 
 
 def row_key(digest: str, terms: Terms | None = None) -> bytes:
@@ -102,7 +117,9 @@ def decode(key: TaskKey, columns: Columns, terms: Terms) -> Outcome | None:
             started=_typed(started, float),
             ended=_typed(ended, float),
         )
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+        return None
+    if outcome.value is not None and not terms.are_met_by(outcome.value):
         return None
     if outcome.failure is None:
         return None if outcome.value is None else outcome
@@ -201,6 +218,7 @@ def _read_numbers(pairs: Any) -> dict[str, float]:
         number = float.fromhex(score) if type(score) is str else score
         if type(number) not in (float, int, bool):
             raise ValueError(f"{score!r} is no number")
+        float(number)  # raises where it is too large to be computed with
         scores[_typed(name, str)] = number
     return scores
 
@@ -228,7 +246,11 @@ def _read_warning(told: Any) -> RelayedWarning:
     message = _typed(message, str)
     if category is None:
         category, message = UserWarning, f"{_typed(name, str)}: {message}"
-    return RelayedWarning(category, message, _typed(filename, str), _typed(line, int))
+    if (source := Path(_typed(filename, str))).exists() and not source.is_file():
+        raise ValueError(f"{filename!r} is no source file")  # showing a line of a device may take for ever
+    if not 0 <= _typed(line, int) <= LAST_LINE:
+        raise ValueError(f"{line} is no line")
+    return RelayedWarning(category, message, filename, line)
 
 
 def _known_class(module: Any, name: Any, base: type[T]) -> type[T] | None:
