@@ -1,5 +1,6 @@
 """Finished work is never done again."""
 
+import contextlib
 import os
 import random
 import signal
@@ -14,6 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 from tests.backends import BACKENDS
 
@@ -111,6 +114,39 @@ def test_errors_of_a_model_are_kept_like_any_result(computed):
             result, tasks = computed({"tree": MODELS["tree"], "bad": Failing()})
         assert len(tasks) == expected
         assert [failure.message for failure in result.failures] == ["never works"] * 3
+
+
+class Counts(BaseEstimator):
+    """Notes how many outcomes are on record when its work begins."""
+
+    def __init__(self, path=None, number=0):
+        self.path = path
+        self.number = number
+
+    def fit(self, X, y):
+        with contextlib.closing(sqlite3.connect(self.path)) as database:
+            (found,) = database.execute("SELECT count(*) FROM outcomes").fetchone()
+        on_record.append(found)
+        self.fitted_ = True
+        return self
+
+    def score(self, X, y):
+        return 1.0
+
+
+on_record = []
+
+
+@pytest.mark.parametrize("shares_steps", [False, True])
+def test_in_the_callers_thread_all_that_has_finished_is_on_record_before_more_begins(
+    shares_steps, computed, tmp_path
+):
+    models = {f"m{number}": Counts(str(tmp_path / "j.sqlite"), number) for number in range(12)}
+    if shares_steps:
+        models = {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
+    on_record.clear()
+    computed(models, af.Folds(X, y, cv=2))
+    assert on_record == list(range(24))
 
 
 class Dies(BaseEstimator):

@@ -112,6 +112,7 @@ def drive(
             rank,
             layout,
             most_stems=n_workers + 1,
+            cuts_branches=job.isolation == "none",
         ),
         executor=executor,
         shared_job=shared_job,

@@ -207,8 +207,9 @@ class Run:
         )
 
     def _unit_size(self) -> int:
-        # Without word from the workers the guilty leaf of a lost unit would not be known.
-        if not self.heard:
+        # Without word from the workers the guilty leaf of a lost unit would not be known; and what runs right
+        # here keeps the loop from its work, so that nothing is recorded or told before the unit ends.
+        if not self.heard or self.job.isolation == "none":
             return 1
         size = unit_size(self.supply.n_fresh, self.n_workers, self.ledger.leaf_seconds)
         return min(size, self.largest_unit)

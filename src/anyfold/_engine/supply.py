@@ -53,6 +53,8 @@ class Supply:
     layout: Layout | None = None
     most_stems: int = 1
     """Stems that may be there at a time."""
+    cuts_branches: bool = False
+    """Whether leaves of a branch are given one by one too, since they meet on the same worker anyway."""
     again: deque[tuple[Leaf, ...]] = field(default_factory=deque)
     """Units to run again; a leaf that was charged with a loss is alone in its unit."""
     held: Leaf | None = None
@@ -186,7 +188,7 @@ class Supply:
                 leaves: list[Leaf] = []
                 while stem.waiting:
                     own = self._branch(stem.waiting[0], stem)
-                    is_full = len(leaves) >= size and (own is None or own != branch)
+                    is_full = len(leaves) >= size and self._may_end(own, branch)
                     if is_full or self.needs(stem.waiting[0]) != needs:
                         break
                     leaves.append(stem.waiting.popleft())
@@ -199,6 +201,10 @@ class Supply:
         assert self.layout is not None
         branch = self.layout.branch(leaf.key)
         return None if branch == (leaf.key.fold, stem.path) else branch
+
+    def _may_end(self, following: Hashable, branch: Hashable) -> bool:
+        """Return whether a unit may end before a leaf of this branch."""
+        return self.cuts_branches or following is None or following != branch
 
     # ---- fresh leaves ---------------------------------------------------------------------------
 
@@ -220,7 +226,7 @@ class Supply:
         while (leaf := self._draw()) is not None:
             path = None if self.layout is None else self.layout.stem(leaf.key)
             own = None if self.layout is None else self.layout.branch(leaf.key)
-            is_full = n_drawn >= size and (own is None or own != branch)
+            is_full = n_drawn >= size and self._may_end(own, branch)
             if is_full or (first is not None and (path is not None or self.needs(leaf) != first)):
                 self.held = leaf
                 return
