@@ -1,5 +1,6 @@
 """What may be wrong with the file: said before work starts, and harmless to a run that has begun."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -13,15 +14,20 @@ import tempfile
 import textwrap
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from sklearn.base import BaseEstimator
 from tests.journal.conftest import NAN, content, outcome
 
+import anyfold as af
 from anyfold._engine import journal_file
 from anyfold._engine.journal import Journal
 from anyfold._engine.journal_file import reading
 from anyfold._plan.task import TaskKey
 from anyfold.errors import AnyfoldError, JournalError, JournalWarning
+from anyfold.events import TaskFinished
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -289,6 +295,44 @@ def test_a_lock_that_does_not_end_stops_the_journal_and_not_the_run(path, monkey
             journal.record([(content(0), outcome())], NAN)
         other.close()
         assert "locked" in journal.stopped
+
+
+class Quick(BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+    def score(self, X, y):
+        return 1.0
+
+
+def test_after_ctrl_c_nobody_waits_long_for_a_lock(path, monkeypatch):
+    now, waited = 0.0, []
+
+    def sleep(seconds):
+        nonlocal now
+        waited.append(seconds)
+        now += seconds
+        if len(waited) == 1:
+            raise KeyboardInterrupt
+
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+
+        def lock(event):
+            if isinstance(event, TaskFinished) and not other.in_transaction:
+                other.execute("BEGIN IMMEDIATE")
+
+        clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now)
+        monkeypatch.setattr(journal_file, "time", clock)
+        with (
+            pytest.raises(KeyboardInterrupt) as caught,
+            pytest.warns(JournalWarning, match=r"for 0\.5 seconds.* the last outcomes, 1 in number, are not"),
+        ):
+            folds = af.Folds(np.zeros((8, 1)), [0, 1] * 4, cv=4)
+            af.run_cv(Quick(), folds, backend="serial", journal=path, callbacks=[lock])
+    assert sum(waited) < 1
+    result = caught.value.result
+    assert "locked by another process" in result.journal.stopped
+    assert len(result.missing) == 2  # what finished last counts, though it is not on record
 
 
 FULL = """

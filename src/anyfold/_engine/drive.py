@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from anyfold._engine.events import Event, RunFinished, RunStarted
 from anyfold._engine.faults import Blame
+from anyfold._engine.journal_file import in_haste
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.relay import Relay
 from anyfold._engine.run import Run
@@ -127,17 +128,20 @@ def drive(
         # Libraries with a handler of their own (polars) leave it so that Ctrl-C ends no wait for a lock.
         signal.siginterrupt(signal.SIGINT, True)
     n_taken = len(outcomes)
+    haste: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     try:
         observe(RunStarted(n_leaves, n_workers, n_taken))
         with in_use(executor), run.listening():
             yield run
     except KeyboardInterrupt:
+        haste = in_haste()
         if job.isolation == "process":
             ledger.forget_interrupted()
         raise
     finally:
         try:
-            run.settle()
+            with haste:
+                run.settle()
             relay.finish()
         finally:
             observe(RunFinished())

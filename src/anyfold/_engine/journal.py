@@ -34,6 +34,7 @@ from anyfold._engine.journal_file import (
     create,
     explained,
     identity,
+    is_in_haste,
     is_new,
     patiently,
 )
@@ -159,7 +160,7 @@ class Journal:
                     raise JournalError(f"the journal {str(self.path)!r} was moved, replaced or deleted")
                 self._transaction(lambda: self._database.executemany(_INSERT, rows))
         except JournalError as error:
-            self._stop(error)
+            self._stop(error, len(rows))
 
     def close(self) -> None:
         """Let go of the file; everything in it is moved to where a power cut cannot reach it."""
@@ -242,13 +243,12 @@ class Journal:
             raise
         return result
 
-    def _stop(self, error: JournalError) -> None:
+    def _stop(self, error: JournalError, n_lost: int) -> None:
         self.stopped = str(error)
+        what = "The run goes on without a record of what it finishes from here on"
+        if is_in_haste():
+            what = f"Of the interrupted run the last outcomes, {n_lost} in number, are not on record"
         # Where the caller turns warnings into errors, this one must not cost the run.
         with contextlib.suppress(JournalWarning):
-            warnings.warn(
-                f"{error}. The run goes on without a record of what it finishes from here on",
-                JournalWarning,
-                stacklevel=3,
-            )
+            warnings.warn(f"{error}. {what}", JournalWarning, stacklevel=3)
         self.close()

@@ -11,12 +11,24 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
 from anyfold.errors import JournalError
 
-__all__ = ["check", "connect", "create", "explained", "identity", "is_new", "patiently", "reading"]
+__all__ = [
+    "check",
+    "connect",
+    "create",
+    "explained",
+    "identity",
+    "in_haste",
+    "is_in_haste",
+    "is_new",
+    "patiently",
+    "reading",
+]
 
 APPLICATION = 0x616E7966  # "anyf", at a fixed place in the header of the file
 SCHEMA = 1
@@ -34,12 +46,32 @@ TABLES = {
 PATIENCE = 30.0
 """Seconds to wait for another process that is writing."""
 
+LAST_PATIENCE = 0.5
+"""The same, when the caller has pressed Ctrl-C and wants control back."""
+
 SMALLEST = 512
 """Bytes of an SQLite file that holds anything."""
 
 REMEDY = "Delete it or name another file; what it held is computed again"
 
 T = TypeVar("T")
+
+_in_haste: ContextVar[bool] = ContextVar("anyfold_in_haste", default=False)
+
+
+@contextlib.contextmanager
+def in_haste() -> Iterator[None]:
+    """Wait for other processes only as long as the caller will, who has interrupted the run."""
+    token = _in_haste.set(True)
+    try:
+        yield
+    finally:
+        _in_haste.reset(token)
+
+
+def is_in_haste() -> bool:
+    """Return whether the run was interrupted."""
+    return _in_haste.get()
 
 
 @contextlib.contextmanager
@@ -126,7 +158,7 @@ def check(database: sqlite3.Connection, path: Path, *, thoroughly: bool = True) 
 
 def patiently(act: Callable[[], T]) -> T:
     """Do something on a file that another process may be writing to; unlike SQLite's wait, Ctrl-C ends it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + _patience()
     pause = 0.001
     while True:
         try:
@@ -137,6 +169,10 @@ def patiently(act: Callable[[], T]) -> T:
                 raise
         time.sleep(pause)
         pause = min(0.05, 2 * pause)
+
+
+def _patience() -> float:
+    return LAST_PATIENCE if _in_haste.get() else PATIENCE
 
 
 def identity(path: Path) -> tuple[int, int]:
@@ -175,5 +211,5 @@ def _meaning_of(code: int, path: Path, said: str = "") -> str:
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
             return f"the journal {journal} cannot be written: the disk is full, or fails ({said})"
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"the journal {journal} was locked by another process for {PATIENCE:g} seconds"
+            return f"the journal {journal} was locked by another process for {_patience():g} seconds"
     return f"the journal {journal} cannot be used: {said}"
