@@ -302,6 +302,21 @@ def test_what_turns_out_not_to_be_shareable_is_not_given_to_other_workers_either
         assert found.predictions(name).tobytes() == expected.predictions(name).tobytes()
 
 
+class Hanging(Noting):
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        threading.Event().wait()
+
+
+def test_a_step_that_hangs_is_stopped_once_for_all_that_follow_it(tmp_path):
+    pipeline = make_pipeline(Hanging(str(tmp_path)), RidgeClassifier())
+    grid = {"ridgeclassifier__alpha": [1.0, 2.0, 3.0]}
+    settings = {"timeout": 2, "backend": "multiprocessing", "n_jobs": 4}
+    with pytest.raises(ValueError, match="All the 6 fits failed"):
+        ours.GridSearchCV(pipeline, grid, cv=2, refit=False, **settings).fit(X, y)
+    assert set(fits(tmp_path).values()) == {1}
+
+
 def test_a_search_inside_of_a_search_ends_no_sharing():
     inner = ours.GridSearchCV(RidgeClassifier(), {"alpha": [1.0, 2.0]}, cv=2, backend="serial")
     grid = {"gridsearchcv__estimator__tol": [1e-3, 1e-4, 1e-5]}

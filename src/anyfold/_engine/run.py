@@ -294,17 +294,16 @@ class Run:
         while self.finished:
             number = self.finished.popleft()
             unit = self.units[number]
-            if unit.stem is not None:
-                self._judge_stem(unit.stem, unit)
-                del self.units[number]
-                continue
             if self.mailbox is not None and not self._has_all_mail(unit):
                 # The result may overtake the mail: read what was sent before judging.
                 self.mailbox.drain()
                 with contextlib.suppress(queue.Empty):
                     while True:
                         self._handle(self.inbox.get_nowait())
-            self._judge(unit)
+            if unit.stem is None:
+                self._judge(unit)
+            else:
+                self._judge_stem(unit.stem, unit)
             del self.units[number]
 
     def _has_all_mail(self, unit: _Unit) -> bool:
@@ -312,7 +311,7 @@ class Run:
         assert future is not None
         if future.cancelled() or future.exception() is not None:
             return False
-        return bool(future.result()[0] == unit.n_mailed)
+        return unit.stem is not None or bool(future.result()[0] == unit.n_mailed)
 
     def _judge(self, unit: _Unit) -> None:
         assert unit.future is not None
@@ -372,9 +371,14 @@ class Run:
                 shared = made
             elif made is not None:
                 shared = share(self.executor, made, self.temp_dir)
-        except WorkerLostError:
+        except WorkerLostError as lost:
+            stack = None if lost.pid is None else self.blame.stacks.pop(lost.pid, None)
             stem.n_lost += 1
-            if stem.n_lost <= self.blame.retries:
+            if stack is not None:
+                for leaf in self.supply.fell(stem):
+                    seconds = self.job.timeout or 0.0
+                    self._fail(leaf, timeout_failure(leaf.key, seconds, stack, leaf.parameters))
+            elif stem.n_lost <= self.blame.retries:
                 self.supply.to_fit.append(stem)
                 return
         except (BrokenExecutor, CancelledError) as error:

@@ -135,6 +135,16 @@ class Supply:
             stem.parent.offshoots.remove(stem)
         self._let_go()
 
+    def fell(self, stem: Stem) -> list[Leaf]:
+        """Return all leaves that wait for a stem or what grows from it, which nobody is to fit any more."""
+        leaves = list(stem.waiting)
+        stem.waiting.clear()
+        for offshoot in stem.offshoots:
+            leaves += self.fell(offshoot)
+            offshoot.is_there = True
+        stem.offshoots.clear()
+        return leaves
+
     def finished(self, key: TaskKey) -> None:
         """Let go of a stem when all has finished that grows from it."""
         path = None if self.layout is None else self.layout.stem(key)
