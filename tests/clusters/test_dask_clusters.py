@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -368,11 +370,42 @@ def test_a_worker_that_is_lost_is_replaced_however_long_that_takes(monkeypatch):
         assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
 
 
-def test_the_executor_of_a_client_can_be_passed_as_it_is_where_workers_are_on_this_host():
+@pytest.fixture(scope="module")
+def local():
+    with af.get_executor("dask", n_jobs=1) as executor:
+        yield executor
+
+
+def test_the_executor_of_a_client_can_be_passed_as_it_is_where_workers_are_on_this_host(local):
     folds = af.Folds(X, Y, cv=3)
-    with (
-        af.get_executor("dask", n_jobs=1) as local,
-        Client(local._client.scheduler.address, set_as_default=False) as client,
-    ):
+    with Client(local._client.scheduler.address, set_as_default=False) as client:
         result = af.run_cv(Means(), folds, backend=client.get_executor(pure=False))
     assert scores_of(result) == scores_of(af.run_cv(Means(), folds, backend="serial"))
+
+
+STRANGER = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+for address in sys.argv[2:]:
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    with socket.socket() as channel:
+        channel.connect((host, int(port)))
+        try:
+            print(len(channel.recv(1)))  # Dask begins with a greeting
+        except ConnectionResetError:
+            print(0)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("user", "greeted"), [(0, "1"), (65534, "0")], ids=["the same", "another"])
+def test_another_user_is_hung_up_on_by_scheduler_nanny_and_worker_of_a_local_cluster(local, user, greeted):
+    scheduler = local._client.scheduler_info(n_workers=-1)
+    ((worker, about),) = scheduler["workers"].items()
+    addresses = [scheduler["address"], worker, about["nanny"]]
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(user), *addresses], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [greeted] * 3

@@ -115,10 +115,17 @@ def _start(n_workers: int, folder: str, method: str) -> Any:
     import dask
     from distributed import LocalCluster
 
+    import anyfold.executors._dask_guard as guard
+
+    preload = dask.config.get("distributed.worker.preload")
     dask.config.set(
         {
             "distributed.scheduler.allowed-failures": 0,  # only anyfold runs a task again
             "distributed.worker.multiprocessing-method": method,
+            "distributed.worker.preload": [
+                *([preload] if isinstance(preload, str) else preload),
+                guard.__name__,
+            ],
             # Dask gives up on a worker that is not there so long after it was lost, also if it is lost again.
             "distributed.deploy.lost-worker-timeout": "1000 days",
             "distributed.nanny.pre-spawn-environ": {},  # workers have the caller's environment
