@@ -126,10 +126,13 @@ def test_limits_are_refused_where_nothing_can_be_stopped(backend, setting):
 
 def test_a_time_limit_returns_what_has_finished(tmp_path):
     models = {"quick": Quick(), "hangs": Hangs("sleeping", str(tmp_path), always=True)}
+    af.run_cv(
+        Quick(), af.Folds(X, y, cv=2), n_jobs=2
+    )  # so that the time is not up before workers have started
     with pytest.warns(
-        AnyfoldWarning, match=r"time_limit=1.5 seconds were over when \d+ of 4 tasks had finished"
+        AnyfoldWarning, match=r"time_limit=4 seconds were over when \d+ of 4 tasks had finished"
     ):
-        result = af.run_cv(models, af.Folds(X, y, cv=2), n_jobs=2, time_limit=1.5)
+        result = af.run_cv(models, af.Folds(X, y, cv=2), n_jobs=2, time_limit=4)
     assert result.interrupted
     assert ("hangs", 0) in result.missing
     assert result["quick"]["test_score"][0] == 1.0

@@ -33,6 +33,7 @@ from anyfold._engine.sharing import Direct, share
 from anyfold._plan.content import content_keys
 from anyfold._plan.order import Order
 from anyfold._plan.prefix import Path, Steps, layout
+from anyfold._plan.scoring import metric_names
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._reply import MISSING, FitAndScore, Replies, exception_of
@@ -322,7 +323,13 @@ class _Evaluation:
                         work.data_id,
                         conditions(settings, root, first.return_train_score),
                     )
-                    terms = Terms(first.return_estimator, False, None if self._raises else work.error_score)
+                    terms = Terms(
+                        first.return_estimator,
+                        False,
+                        None if self._raises else work.error_score,
+                        metric_names(first.scorer),
+                        first.return_train_score,
+                    )
                     resumption = Resumption(journal, contents, terms)
                     outcomes.update(resumption.taken)
                 shape = layout(paths, len(self._data.splits), workers.n_workers)
