@@ -16,7 +16,7 @@ import sklearn.model_selection as theirs
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
 from anyfold import _compat
-from anyfold._evaluation import Parallel, clone_unless_drawn, evaluated_with
+from anyfold._parallel import Parallel, clone_unless_drawn, evaluated_with
 
 __all__ = [
     "GridSearchCV",

@@ -23,7 +23,7 @@ from tests.model_selection.pipelines import CASES
 
 import anyfold as af
 import anyfold.model_selection as ours
-from anyfold import _evaluation
+from anyfold import _parallel
 from anyfold._worker.cross_validate import FoldData
 from anyfold.errors import AnyfoldError, UnreadableResultError, UnsupportedFeatureError
 
@@ -185,13 +185,13 @@ def test_other_searches_give_scikit_learns_results(name, space, settings):
 
 def test_the_data_of_a_search_in_rounds_is_published_once(monkeypatch):
     published = []
-    share = _evaluation.share
+    share = _parallel.share
 
     def counting(executor, obj, temp_dir=None):
         published.append(obj)
         return share(executor, obj, temp_dir)
 
-    monkeypatch.setattr(_evaluation, "share", counting)
+    monkeypatch.setattr(_parallel, "share", counting)
     X, y = load_iris(return_X_y=True)
     grid = {"max_depth": [1, 2, 3, 4, 5, 6]}
     search = ours.HalvingGridSearchCV(DecisionTreeClassifier(random_state=0), grid, cv=2, backend="serial")
