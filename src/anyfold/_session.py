@@ -32,7 +32,7 @@ from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._plan.units import LARGEST_UNIT
 from anyfold._worker.capture import the_callers_ears
 from anyfold._worker.execute import Job, Work, depth, inside_worker
-from anyfold._worker.shared_steps import forget_steps
+from anyfold._worker.kept_steps import forget_steps
 from anyfold.errors import (
     AnyfoldWarning,
     InvalidInputError,

@@ -22,7 +22,8 @@ from anyfold._plan.task import Failure, FoldScores, Leaf
 from anyfold._worker.alone import alone_if_needed
 from anyfold._worker.execute import Produced, in_stage
 from anyfold._worker.failures import failure_of
-from anyfold._worker.shared_steps import Made, SharedSteps, take_made
+from anyfold._worker.kept_steps import Made, take_made
+from anyfold._worker.shared_steps import SharedSteps
 from anyfold.executors.base import Shared
 
 __all__ = ["CrossValidation", "FoldData", "ModelPlan", "SplitAnew"]

@@ -29,8 +29,8 @@ from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
 from anyfold._worker.failures import failure_of
+from anyfold._worker.kept_steps import forget_steps, set_steps_limit
 from anyfold._worker.seeding import seeded_globals
-from anyfold._worker.shared_steps import forget_steps, set_steps_limit
 from anyfold._worker.threads import limit_worker
 from anyfold._worker.tidying import Found
 from anyfold._worker.watchdog import watched

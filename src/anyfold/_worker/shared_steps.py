@@ -17,112 +17,41 @@ and transforming leaves itself as it was.
 from __future__ import annotations
 
 import inspect
-import os
 import random
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
 from anyfold import _compat
-from anyfold._data.cache import Cache
-from anyfold._data.kinds import arrays_of, freeze, guard, is_guardable, is_readonly_error, unchanged
+from anyfold._data.kinds import freeze, guard, is_guardable, is_readonly_error, unchanged
 from anyfold._data.serialize import dumps, loads, serialize
-from anyfold._data.sizes import nbytes_of
-from anyfold._plan.canonical import Encoder, Untrusted, digest
-from anyfold._plan.code_identity import CodeIdentities
+from anyfold._plan.canonical import Untrusted, digest
 from anyfold._plan.content import encode_estimator
-from anyfold._worker.capture import Said, said_now
+from anyfold._worker.capture import said_now
+from anyfold._worker.kept_steps import (
+    NOT_SHARED,
+    Kept,
+    Key,
+    Made,
+    refuse,
+    settings,
+    size_of,
+    store,
+    unshareable,
+)
 
-__all__ = ["Made", "SharedSteps", "forget_steps", "set_steps_limit", "take_made"]
+__all__ = ["SharedSteps"]
 
-
-@dataclass(slots=True)
-class _Settings:
-    n_tasks: int = 1
-    """Tasks that this process works on at once."""
-    encoder: Encoder = field(default_factory=lambda: Encoder(CodeIdentities()))
-    """Knows the code that it has met, until everything is forgotten; all threads must agree on it."""
-    encoding: threading.RLock = field(default_factory=threading.RLock)
-
-
-KEPT = 1024
-"""Fitted steps and what they made of data, at most; the bound in bytes is usually met first."""
-
-SMALL = 64 * 2**20
-"""Bytes up to which more is kept than the chain of steps that is worked on."""
-
-CHAIN = 8
-"""Steps of one chain and what they made of the test data; kept though they are not small."""
 
 CLONE = "__sklearn_clone__"
 
-Key = bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What one call came to."""
-
-    output: Any
-    state: Mapping[str, Any] | None
-    """Attributes of the fitted transformer; None for what only transforms."""
-    seconds: float
-    """How long it takes, with everything inside it that was taken from elsewhere."""
-    said: Said
-    error: Exception | None = None
-    traceback: TracebackType | None = None
-    """Where the error was raised: another task that has it raises it anew."""
-    by: Hashable = None
-    """The task that made the call, or for which it was made."""
-
-
-Made = tuple[Key, _Kept | None]
-"""A call and what it came to; None where nobody may be given that."""
-
-NOT_SHARED = _Kept(None, None, 0.0, Said())
-"""Stands for a call whose result may not be given to others."""
-
-_kept: Cache[_Kept] = Cache(KEPT, None, SMALL)
-_unshareable: set[Key] = set()
-"""Calls that draw from global generators, and fits of transformers that change when they transform."""
-_settings = _Settings()
 _current: ContextVar[SharedSteps | None] = ContextVar("anyfold_shared_steps", default=None)
-
-
-def set_steps_limit(nbytes: int, n_tasks: int) -> None:
-    """Set how many bytes this process keeps, and how many tasks it works on at once."""
-    _kept.resize(nbytes, CHAIN * n_tasks)
-    _settings.n_tasks = n_tasks
-
-
-def forget_steps() -> None:
-    """Keep nothing of what was fitted so far."""
-    _kept.drop(lambda key, value: True)
-    _unshareable.clear()
-    _settings.encoder = Encoder(CodeIdentities())
-
-
-def take_made(made: list[Made]) -> None:
-    """Keep what another process has fitted."""
-    for key, kept in made:
-        if kept is None:
-            _refuse(key)
-        elif _kept.peek(key) is None and key not in _unshareable:
-            _kept.get(key, lambda kept=kept: (kept, _size(kept)))  # type: ignore[misc]
-
-
-def _refuse(*keys: Key) -> None:
-    """Let nobody be given what these calls came to."""
-    _unshareable.update(keys)
-    _kept.drop(lambda key, value: key in keys)
 
 
 @dataclass(eq=False)
@@ -188,8 +117,8 @@ class SharedSteps:
         """Return what this task has fitted or taken, for other processes."""
         made: list[Made] = []
         for key in self._keys:
-            kept = _kept.peek(key)
-            if key in _unshareable or kept is NOT_SHARED:
+            kept = store.peek(key)
+            if key in unshareable or kept is NOT_SHARED:
                 made.append((key, None))
             elif kept is not None:
                 made.append((key, replace(kept, traceback=None)))
@@ -209,19 +138,17 @@ class SharedSteps:
                 self._mark(part)
         elif _compat.is_column_transformer(estimator) and estimator.n_jobs in (None, 1):
             for _, part, columns in estimator.transformers:
-                with suppress(Untrusted), _settings.encoding:
-                    self._mark(part, (estimator, _settings.encoder.encode(columns)))
+                with suppress(Untrusted), settings.encoding:
+                    self._mark(part, (estimator, settings.encoder.encode(columns)))
 
     def _mark(self, step: Any, part_of: tuple[Any, Key] | None = None) -> None:
         if not hasattr(step, "__dict__") or isinstance(step, (type, str)) or not hasattr(step, "get_params"):
             return
         if getattr(type(step), CLONE, None) is not BaseEstimator.__sklearn_clone__:
             return  # what is its own clone, as what is frozen, belongs to other tasks too
-        # In threads the parts of a composition are at work for one task while another one would be given it.
-        if _settings.n_tasks == 1 or not _is_composition(step):
-            for name in ("fit_transform" if hasattr(step, "fit_transform") else "fit", "transform"):
-                if name not in vars(step) and _is_method(step, name):
-                    vars(step)[name] = _Memo(step, name)
+        for name in ("fit_transform" if hasattr(step, "fit_transform") else "fit", "transform"):
+            if name not in vars(step) and _is_method(step, name):
+                vars(step)[name] = _Memo(step, name)
         vars(step)[CLONE] = _Clone(step)
         self._marked.append(step)
         if part_of is not None:
@@ -248,15 +175,15 @@ class SharedSteps:
             self._fits.pop(id(owner), None)
         if content is None or key is None:
             return self._do(owner, name, args, kwargs)[0]
-        own: list[tuple[_Kept, bool]] = []
+        own: list[tuple[Kept, bool]] = []
 
-        def build() -> tuple[_Kept, int]:
+        def build() -> tuple[Kept, int]:
             own.append(self._run(owner, name, key, content, args, kwargs))
             kept, shareable = own[0]
-            return (kept, _size(kept)) if shareable else (NOT_SHARED, 0)
+            return (kept, size_of(kept)) if shareable else (NOT_SHARED, 0)
 
         begun = time.perf_counter()
-        kept = _kept.get(key, build)
+        kept = store.get(key, build)
         self._keys.append(key)
         if own:
             kept, shareable = own[0]
@@ -304,20 +231,20 @@ class SharedSteps:
         if len(args) > 2 or _has_callbacks(owner) or (y is not None and y is not self.y):
             return None
         try:
-            with _settings.encoding:
-                given = _settings.encoder.named(kwargs, "the parameter") if kwargs else b""
-                step = b"" if name == "transform" else encode_estimator(_settings.encoder, owner)
+            with settings.encoding:
+                given = settings.encoder.named(kwargs, "the parameter") if kwargs else b""
+                step = b"" if name == "transform" else encode_estimator(settings.encoder, owner)
         except Untrusted:
             return None
         if name == "transform":
             fit = self._fits.get(id(owner))
             return None if fit is None else digest([b"transform", fit[1], content, given])
         key = digest([name.encode(), step, content, given, b"" if y is None else b"y"])
-        return None if key in _unshareable else key
+        return None if key in unshareable else key
 
     def _run(
         self, owner: Any, name: str, key: Key, content: Key, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[_Kept, bool]:
+    ) -> tuple[Kept, bool]:
         """Do what was asked for, and return all that came of it and whether others may have it."""
         said = said_now()
         n_said = said.lengths()
@@ -341,12 +268,12 @@ class SharedSteps:
             del self._inputs[id(owner)]
         answers_oddly = name == "fit" and error is None and output is not owner
         if generators != _generators() or not is_unchanged or answers_oddly:
-            _refuse(key)
+            refuse(key)
         if transforms and (state is None or state != _bytes_of(_state(owner))):
-            _refuse(key, self._fits[id(owner)][1])
-        fitted = {} if transforms else _state(owner)
+            refuse(key, self._fits[id(owner)][1])
+        fitted = {} if transforms else _detached(_state(owner))
         result = None if output is owner else output
-        kept = _Kept(
+        kept = Kept(
             result,
             None if transforms else fitted,
             seconds,
@@ -355,7 +282,7 @@ class SharedSteps:
             traceback,
             self.task,
         )
-        if key in _unshareable or not is_guardable(kept.output):
+        if key in unshareable or not is_guardable(kept.output):
             return kept, False
         freeze(kept.output)
         for attribute, value in list(fitted.items()):
@@ -366,7 +293,7 @@ class SharedSteps:
                 freeze(value)
         return kept, True
 
-    def _take(self, owner: Any, kept: _Kept, waited: float) -> None:
+    def _take(self, owner: Any, kept: Kept, waited: float) -> None:
         """Be as if this task had made the call itself."""
         if kept.state is not None:
             vars(owner).update(kept.state)
@@ -377,7 +304,7 @@ class SharedSteps:
         said_now().extend(kept.said)
 
 
-def _again(kept: _Kept, *, is_first: bool) -> Exception:
+def _again(kept: Kept, *, is_first: bool) -> Exception:
     """Return an error to raise: for each task one of its own, since a traceback grows where it is raised."""
     assert kept.error is not None
     error = kept.error
@@ -423,12 +350,21 @@ def _is_method(step: Any, name: str) -> bool:
     return hasattr(step, name) and inspect.getattr_static(type(step), name, None) is not None
 
 
-def _is_composition(step: Any) -> bool:
-    return _compat.is_pipeline(step) or _compat.is_feature_union(step) or _compat.is_column_transformer(step)
-
-
 def _state(owner: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(owner).items() if not isinstance(value, (_Memo, _Clone))}
+
+
+def _detached(value: Any) -> Any:
+    """Return attributes in which no part belongs to a task any more: it would be at work for that task."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_detached, value))
+    if type(value) is dict:
+        return {key: _detached(part) for key, part in value.items()}
+    if not isinstance(getattr(value, "__dict__", {}).get(CLONE), _Clone):
+        return value
+    part = object.__new__(type(value))
+    vars(part).update(_detached(_state(value)))
+    return part
 
 
 def _bytes_of(state: Mapping[str, Any]) -> bytes | None:
@@ -440,14 +376,9 @@ def _bytes_of(state: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def _size(kept: _Kept) -> int:
-    attributes = sum(array.nbytes for value in (kept.state or {}).values() for array in arrays_of(value))
-    return nbytes_of(kept.output) + attributes
-
-
 def _generators() -> tuple[Any, ...]:
     """Return the state of the global generators; nothing where threads draw from them together."""
-    if _settings.n_tasks > 1:
+    if settings.n_tasks > 1:
         return ()
     name, keys, *rest = np.random.get_state(legacy=True)
     return random.getstate(), name, np.asarray(keys).tobytes(), *rest
@@ -455,11 +386,3 @@ def _generators() -> tuple[Any, ...]:
 
 def _has_callbacks(estimator: Any) -> bool:
     return bool(getattr(estimator, "_skl_callbacks", None))
-
-
-def _unlock_in_child() -> None:
-    _settings.encoding = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
