@@ -24,7 +24,7 @@ import ray
 from distributed import Client
 
 ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0"):
     for line in sys.stdin:
         sys.argv = json.loads(line)
         printed = io.StringIO()

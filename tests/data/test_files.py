@@ -84,6 +84,7 @@ def reader(readers):
 @pytest.fixture
 def no_shared_memory(monkeypatch):
     monkeypatch.setattr(storage, "available_memory", lambda: 0)
+    monkeypatch.setattr(storage, "SMALL", -1)
 
 
 def open_files() -> list[str]:
@@ -238,6 +239,7 @@ import sys
 from anyfold._data import storage
 from anyfold._data.files import publish
 storage.available_memory = lambda: 0
+storage.SMALL = -1
 storage._has_proc = lambda: False
 shared = publish(b"x" * 1000, temp_dir=sys.argv[1])
 print(shared.path)
@@ -256,6 +258,7 @@ from anyfold._data import storage
 from anyfold._data.files import publish
 in_memory = publish(np.ones(100_000))
 storage.available_memory = lambda: 0
+storage.SMALL = -1
 in_file = publish(np.ones(100_000), temp_dir=sys.argv[1])
 print(pickle.dumps((in_memory, in_file)).hex(), flush=True)
 sys.stdin.read()
@@ -286,6 +289,7 @@ def test_nothing_is_left_of_an_owner_that_is_killed_and_readers_keep_what_they_h
 def test_a_published_file_is_private_and_cannot_be_written_to(tmp_path, monkeypatch, in_memory):
     if not in_memory:
         monkeypatch.setattr(storage, "available_memory", lambda: 0)
+        monkeypatch.setattr(storage, "SMALL", -1)
     shared = publish(np.zeros(1000), temp_dir=str(tmp_path))
     status = os.fstat(shared.descriptor)
     assert stat.S_IMODE(status.st_mode) == 0o400
@@ -536,6 +540,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path, no_shared_memory):
 
 
 def test_an_object_goes_to_shared_memory_up_to_half_of_what_is_available(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SMALL", -1)
     array = np.zeros(1000)
     nbytes = publish(array).nbytes
     for available, links in ((2 * nbytes, 0), (2 * nbytes - 2, 1)):
@@ -564,6 +569,7 @@ def test_a_replica_made_of_pieces_outlives_the_original_and_goes_with_its_handle
     before = open_files()
     if not in_memory:
         monkeypatch.setattr(storage, "available_memory", lambda: 0)
+        monkeypatch.setattr(storage, "SMALL", -1)
     replica = replica_of(shared, tmp_path)
     assert (len(open_files()), replica.is_readable()) == (len(before) + 1, True)
     shared.release()

@@ -109,3 +109,18 @@ def test_what_has_all_arrived_is_no_run_that_was_cut_short(run):
     assert not run.advance()
     assert not run.out_of_time
     assert list(run.ledger.outcomes) == KEYS[:2]
+
+
+def test_an_outcome_that_ctrl_c_finds_in_the_hands_of_the_loop_is_not_lost(run, monkeypatch):
+    take = Ledger.take
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(Ledger, "take", take)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "take", interrupted)
+    run.inbox.put(done(KEYS[0]))
+    with pytest.raises(KeyboardInterrupt):
+        run.advance()
+    run._hear_out()
+    assert list(run.ledger.outcomes) == KEYS[:1]

@@ -84,6 +84,8 @@ class Run:
     mailbox: Mailbox | None = None
     units: dict[int, _Unit] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=count)
+    handled: Report | _Finished | _More | None = None
+    """What was taken from the inbox last, as long as it is being seen to: a Ctrl-C may come in between."""
     finished: deque[int] = field(default_factory=deque)
     heard: bool = False
     """Whether a worker has reached the mailbox."""
@@ -123,6 +125,8 @@ class Run:
         """Take what workers have sent by now, though nobody waits for the rest."""
         assert self.mailbox is not None
         self.mailbox.drain()
+        if self.handled is not None:
+            self.inbox.put(self.handled)
         with contextlib.suppress(queue.Empty):
             while True:
                 match self.inbox.get_nowait():
@@ -152,7 +156,9 @@ class Run:
         except queue.Empty:
             self.settle()
             return True
+        self.handled = event
         self._handle(event)
+        self.handled = None
         self._judge_finished()
         if self.job.isolation == "none" and self.inbox.empty():
             self.settle()  # the next unit runs right here, and its events come before anything else
