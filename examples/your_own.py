@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, make_scorer
@@ -63,7 +63,7 @@ class Cautious(ClassifierMixin, BaseEstimator):
     def fit(self, X, y):
         X, y = validate_data(self, X, y)
         self.classes_ = np.unique(y)
-        self.estimator_ = self.estimator.fit(X, y)
+        self.estimator_ = clone(self.estimator).fit(X, y)
         return self
 
     def predict(self, X):
