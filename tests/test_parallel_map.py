@@ -10,6 +10,7 @@ import warnings
 from contextlib import closing
 from functools import partial
 from itertools import count, islice
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -403,3 +404,7 @@ def test_how_many_items_a_generator_has_is_not_known():
 def test_settings_come_from_the_context():
     with af.config_context(backend="threads", n_jobs=2):
         assert af.parallel_map(lambda _: threading.current_thread().name, [0])[0].startswith("anyfold")
+
+
+def test_a_callable_that_answers_to_every_name_is_called_like_any_other():
+    assert af.parallel_map(Mock(return_value=3), [1, 2], backend="serial") == [3, 3]

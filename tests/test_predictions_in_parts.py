@@ -150,7 +150,7 @@ def test_text_becomes_a_sparse_matrix():
     ],
 )
 def test_answers_of_every_kind_are_put_together(answer):
-    parts = af.predict_partitions(Answers(answer), X, n_partitions=3, backend="threads")
+    parts = af.predict_partitions(Answers(answer), X, n_partitions=np.int64(3), backend="threads")
     whole = answer(X)
     if isinstance(whole, np.ma.MaskedArray):
         assert (parts == whole).all()

@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
@@ -327,9 +328,15 @@ class _Remembered:
 _remembered = _Remembered()
 
 
+def _innermost(function: Any) -> Any:
+    """Return the function that a partial is made of."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
 def _code_of(function: Any) -> Any:
-    while hasattr(function, "func"):
-        function = function.func  # of a partial
+    function = _innermost(function)
     return getattr(function, "__code__", None) or (type(function), getattr(function, "__name__", ""))
 
 
@@ -353,9 +360,7 @@ class Mapping:
     @property
     def name(self) -> str:
         """What the function is called."""
-        function = self.function
-        while not hasattr(function, "__name__") and hasattr(function, "func"):
-            function = function.func  # of a partial
+        function = _innermost(self.function)
         return str(getattr(function, "__name__", type(function).__name__))
 
     def to_list(self) -> list[Any]:

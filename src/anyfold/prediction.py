@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -137,12 +138,12 @@ def predict_partitions(
         n_partitions = _n_partitions(model, call, X, n_rows, resolved, outlook)
         if n_partitions is None:
             return call(X)
-    elif isinstance(n_partitions, bool) or not isinstance(n_partitions, int) or n_partitions < 1:
+    elif isinstance(n_partitions, bool) or not isinstance(n_partitions, Integral) or n_partitions < 1:
         raise InvalidInputError(
             f"n_partitions={n_partitions!r}: allowed are integers of at least 1, and None"
         )
     X = sliceable(X)
-    partitions = cut_evenly(0, n_rows, n_partitions)
+    partitions = cut_evenly(0, n_rows, int(n_partitions))
     keys = [PartKey(name, 0, position) for position in range(len(partitions))]
     with open_workers(resolved) as workers:
         shared = _shared_model(name, model, workers)

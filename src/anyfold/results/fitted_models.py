@@ -103,9 +103,10 @@ class FittedModels(Mapping[str, Any]):
         if name not in self._loaded:
             if name not in self._sizes:
                 raise self._why_not(name)
-            extras = load(self._pickled[name], "model", TaskKey(name, 0, REFIT))
-            self._loaded[name] = extras["estimator"]
-            del self._pickled[name]
+            if (pickled := self._pickled.get(name)) is not None:  # or another thread has just read it
+                extras = load(pickled, "model", TaskKey(name, 0, REFIT))
+                self._loaded.setdefault(name, extras["estimator"])
+                self._pickled.pop(name, None)
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
