@@ -289,6 +289,7 @@ def test_the_current_client_is_used_and_stays_open(client):
 
 def test_the_address_may_come_from_the_environment(client, monkeypatch):
     monkeypatch.setenv("ANYFOLD_DASK_ADDRESS", client.scheduler.address)
+    client.wait_for_workers(3, PATIENCE)  # a test before may have ended one
     with af.get_executor("dask") as executor:
         assert executor.max_workers == 3
         assert executor.submit(pow, 2, 5).result(PATIENCE) == 32

@@ -168,7 +168,7 @@ def patiently(act: Callable[[], T]) -> T:
             if not busy or time.monotonic() > deadline:
                 raise
         time.sleep(pause)
-        pause = min(0.05, 2 * pause)
+        pause = min(0.01, 2 * pause)  # who waits longer than others would never have its turn
 
 
 def _patience() -> float:
