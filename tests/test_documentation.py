@@ -12,8 +12,7 @@ import pytest
 import anyfold
 from anyfold import model_selection
 from anyfold._settings.fields import ProgramSettings, settings_of, variable_of
-from anyfold.executors._dask_connection import _VARIABLE as DASK_VARIABLE
-from anyfold.executors._ray_connection import _VARIABLES as RAY_VARIABLES
+from anyfold.executors._expected import DASK_VARIABLE, RAY_VARIABLES
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}

@@ -246,13 +246,13 @@ def test_what_a_call_costs_is_told_from_two_looks():
 @pytest.mark.parametrize(
     ("seconds", "cores", "n_bytes", "outlook", "splits"),
     [
-        (10.0, 1.0, 0, Outlook(4, lambda: True), True),
-        (0.9, 1.0, 0, Outlook(4, lambda: True), False),  # too short
-        (2.0, 1.0, 0, Outlook(4, lambda: False), False),  # workers would have to be started
-        (10.0, 1.0, 0, Outlook(4, lambda: False), True),
-        (10.0, 4.0, 0, Outlook(4, lambda: True), False),  # uses all processors by itself
-        (2.0, 1.0, 10**9, Outlook(4, lambda: True), False),  # sending the data takes longer
-        (10.0, 1.0, 0, Outlook(1, lambda: True), False),
+        (10.0, 1.0, 0, Outlook(lambda: 4, lambda: True), True),
+        (0.9, 1.0, 0, Outlook(lambda: 4, lambda: True), False),  # too short
+        (2.0, 1.0, 0, Outlook(lambda: 4, lambda: False), False),  # workers would have to be started
+        (10.0, 1.0, 0, Outlook(lambda: 4, lambda: False), True),
+        (10.0, 4.0, 0, Outlook(lambda: 4, lambda: True), False),  # uses all processors by itself
+        (2.0, 1.0, 10**9, Outlook(lambda: 4, lambda: True), False),  # sending the data takes longer
+        (10.0, 1.0, 0, Outlook(lambda: 1, lambda: True), False),
     ],
 )
 def test_rows_are_split_where_it_is_clearly_faster(seconds, cores, n_bytes, outlook, splits):

@@ -88,18 +88,16 @@ def open_workers(settings: Resolved) -> Iterator[Workers]:
 
 
 def expected_workers(settings: Resolved) -> Outlook:
-    """Return what `open_workers` would find, without starting anything."""
-    from anyfold.executors._warm import is_warm
+    """Say what `open_workers` would find, without starting anything."""
+    from anyfold.executors._expected import ExpectedWorkers
     from anyfold.executors.adapter import as_executor
 
     backend = _backend(settings)
     if not isinstance(backend, str):
-        return Outlook(_width(as_executor(backend)), lambda: True)
-    if backend in ("serial", "threads"):
-        n_workers = 1 if backend == "serial" else effective_n_jobs(settings.n_jobs)
-        return Outlook(n_workers, lambda: True)
-    how = backend, settings.n_jobs, settings.backend_options, settings.start_method
-    return Outlook(effective_n_jobs(settings.n_jobs), lambda: is_warm(*how))
+        width = _width(as_executor(backend))
+        return Outlook(lambda: width, lambda: True)
+    expected = ExpectedWorkers(backend, settings.n_jobs, settings.backend_options, settings.start_method)
+    return Outlook(expected.count, expected.are_there, takes_long=expected.is_elsewhere)
 
 
 def _backend(settings: Resolved) -> Any:

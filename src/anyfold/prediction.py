@@ -256,8 +256,8 @@ def _n_partitions(
 ) -> int | None:
     """Decide into how many partitions to split; None to let the model do it by itself, here."""
     if settings.timeout is not None or settings.time_limit is not None or settings.resources:
-        return max(1, min(n_rows // BLOCK, outlook.n_workers))
-    if outlook.n_workers < 2 or n_rows < FEW_ROWS:
+        return max(1, min(n_rows // BLOCK, outlook.n_workers()))
+    if n_rows < FEW_ROWS or (not outlook.takes_long and outlook.n_workers() < 2):
         return None
     n_numbers = numbers_kept(model)
     if not is_worth_a_look(n_rows, n_numbers):

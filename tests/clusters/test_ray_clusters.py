@@ -18,7 +18,9 @@ from sklearn.model_selection import KFold
 from tests.clusters.hosts import PATIENCE, Host, interrupted, script
 
 import anyfold as af
+from anyfold._session import expected_workers
 from anyfold.errors import InvalidSettingError
+from anyfold.settings import resolve
 from anyfold.testing._data_tests import DataTests
 from anyfold.testing._identity import IdentityTests
 from anyfold.testing._limits import wait_until
@@ -147,6 +149,11 @@ def test_a_task_runs_on_a_host_that_has_what_it_asks_for(executor):
     for number, wanted in placed.items():
         for resources in wanted:
             assert executor.submit_with_resources(resources, host_number).result(PATIENCE) == number
+
+
+def test_the_cpus_of_all_hosts_are_counted_before_a_run(executor):
+    outlook = expected_workers(resolve({"backend": "ray"}))
+    assert (outlook.n_workers(), outlook.are_there()) == (3, True)
 
 
 def test_what_no_single_host_has_is_refused_though_all_have_it_together(executor):

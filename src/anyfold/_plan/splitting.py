@@ -104,9 +104,11 @@ class CallCost:
 class Outlook:
     """What awaits a run."""
 
-    n_workers: int
+    n_workers: Callable[[], int]
     are_there: Callable[[], bool]
     """Return whether the workers have been started already; takes some milliseconds."""
+    takes_long: bool = False
+    """Whether counting the workers means connecting to a cluster, for up to some tenths of a second."""
 
 
 def is_worth_a_look(n_rows: int, n_numbers: int) -> bool:
@@ -133,18 +135,16 @@ def partitions_worth(
         Threads that each of them may use.
     """
     own = cost.seconds(n_rows)
-    if own < WORTH_SPLITTING or outlook.n_workers < 2:
+    if own < WORTH_SPLITTING:
+        return None
+    beside = (0.0 if outlook.are_there() else START_SECONDS) + HANDING_OUT + n_bytes / BYTES_PER_SECOND
+    if beside >= CLEARLY * own or (n_workers := outlook.n_workers()) < 2:
         return None
     work = cost.per_row * n_rows * max(1.0, cost.cores / inner_threads)
     at_least = max(PARTITION_SECONDS, 10 * cost.fixed)
-    at_most = PARTITIONS_PER_WORKER * outlook.n_workers
-    n_partitions = max(outlook.n_workers, min(int(work / at_least), at_most))
-    split = (
-        (0.0 if outlook.are_there() else START_SECONDS)
-        + HANDING_OUT
-        + n_bytes / BYTES_PER_SECOND
-        + (work + n_partitions * cost.fixed) / outlook.n_workers
-    )
+    at_most = PARTITIONS_PER_WORKER * n_workers
+    n_partitions = max(n_workers, min(int(work / at_least), at_most))
+    split = beside + (work + n_partitions * cost.fixed) / n_workers
     return n_partitions if split < CLEARLY * own else None
 
 

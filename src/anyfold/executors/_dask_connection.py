@@ -10,10 +10,11 @@ from distributed import Client
 
 from anyfold.errors import InvalidInputError, InvalidSettingError
 from anyfold.executors._dask_local import LocalDask
+from anyfold.executors._expected import DASK_VARIABLE
+from anyfold.settings import effective_n_jobs
 
 __all__ = ["Connection", "connect"]
 
-_VARIABLE = "ANYFOLD_DASK_ADDRESS"
 _SECONDS = 10  # that a scheduler has to answer
 
 
@@ -32,12 +33,12 @@ def connect(max_workers: int | None, address: str | None, client: Any) -> Connec
     """Find the cluster; see `DaskExecutor`."""
     if client is not None:
         return Connection(_checked(client), owned=False)
-    address = address or os.environ.get(_VARIABLE)
+    address = address or os.environ.get(DASK_VARIABLE)
     if address:
         return Connection(_connect(address), owned=True)
     if (current := _current()) is not None:
         return Connection(_checked(current), owned=False)
-    local = LocalDask(max_workers or _n_cores())
+    local = LocalDask(effective_n_jobs(max_workers))
     try:
         return Connection(_connect(local.wait()), owned=True, local=local)
     except BaseException:
@@ -52,7 +53,7 @@ def _connect(address: str) -> Any:
     except (OSError, ValueError) as error:
         raise InvalidSettingError(
             f"no Dask scheduler answers at {address!r} ({error!r}): start one with 'dask scheduler', or give "
-            f"no address, neither as an option nor as {_VARIABLE}, to run on this machine"
+            f"no address, neither as an option nor as {DASK_VARIABLE}, to run on this machine"
         ) from error
     # A worker gets its next task when the answer to the last one is here: a result that waits on a worker
     # that dies would be computed again. So the way there should be short; by default it takes 10 ms.
@@ -75,7 +76,3 @@ def _checked(client: Any) -> Any:
             f"the Dask client {client!r} {state}; needed is a running one, made without asynchronous=True"
         )
     return client
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

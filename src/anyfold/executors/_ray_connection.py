@@ -16,11 +16,11 @@ from typing import Any
 import ray
 
 from anyfold.errors import InvalidSettingError
+from anyfold.executors._expected import RAY_VARIABLES
 from anyfold.executors._ray_local import LocalRay, read_token_again
 
 __all__ = ["Connection", "cluster_resources", "connect", "disconnect", "nodes", "this_node"]
 
-_VARIABLES = ("ANYFOLD_RAY_ADDRESS", "RAY_ADDRESS")
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -56,7 +56,7 @@ def connect(max_workers: int | None, address: str | None) -> Connection:
                 return Connection(local=False, owned=False)
             _own.n_users += 1
             return _own.connection
-        found = next((value for name in _VARIABLES if (value := os.environ.get(name))), None)
+        found = next((value for name in RAY_VARIABLES if (value := os.environ.get(name))), None)
         address = address or found
         local = not address or address == "local"
         with _undisturbed():
@@ -124,7 +124,7 @@ def _connect(address: str) -> None:
             ) from error
         raise InvalidSettingError(
             f"no Ray cluster answers at {address!r} ({error}): start one with 'ray start --head', or give no "
-            f"address, neither as an option nor as {' or '.join(_VARIABLES)}, to run on this machine"
+            f"address, neither as an option nor as {' or '.join(RAY_VARIABLES)}, to run on this machine"
         ) from error
 
 

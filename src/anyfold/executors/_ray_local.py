@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from anyfold._data.memory import available_memory
+from anyfold.settings import effective_n_jobs
 
 __all__ = ["LocalRay", "read_token_again"]
 
@@ -43,7 +44,9 @@ class LocalRay:
                 read_token_again()
                 ray.init(
                     "local",
-                    num_cpus=max(max_workers or 1, _n_cores()),  # executors that come later use it too
+                    num_cpus=max(
+                        max_workers or 1, effective_n_jobs(None)
+                    ),  # executors that come later use it too
                     include_dashboard=False,
                     log_to_driver=False,
                     configure_logging=False,
@@ -158,7 +161,3 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
-
-
-def _n_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
