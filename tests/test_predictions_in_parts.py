@@ -342,6 +342,29 @@ def test_outputs_are_a_level_of_columns_between():
     assert list(frame.columns) == [("several", 0), ("several", 1), ("several", 2), ("one", "")]
 
 
+def test_classes_stand_beside_outputs_in_the_level_of_columns():
+    models = {
+        "several": Answers(lambda X: [np.zeros((len(X), 2))] * 2),
+        "one": Answers(lambda X: np.zeros((len(X), 2))),
+        "lists": Answers(lambda X: [pids(X)] * 2),
+        "flat": Answers(pids),
+    }
+    models["one"].classes_ = np.array(["no", "yes"])
+    frame = af.predict_models(models, X, backend="serial")
+    assert frame.columns.names == ["model", "output", "column"]
+    assert list(frame.columns) == [
+        *[("several", output, column) for output in (0, 1) for column in (0, 1)],
+        *[("one", "", "no"), ("one", "", "yes"), ("lists", 0, ""), ("lists", 1, ""), ("flat", "", "")],
+    ]
+
+
+def test_a_list_of_numbers_of_numpy_is_one_column():
+    numbers = Answers(lambda X: [np.float64(row[0]) for row in X])
+    frame = af.predict_models({"numbers": numbers}, X, backend="serial")
+    assert frame["numbers"].tolist() == X[:, 0].tolist()
+    assert af.predict_partitions(numbers, X, n_partitions=2, backend="serial") == X[:, 0].tolist()
+
+
 def test_columns_keep_their_types():
     models = {
         "text": Answers(lambda X: np.full(len(X), "a", dtype=object)),

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["frame_of_models"]
 
-Label = tuple[Hashable, ...]
-
 
 def frame_of_models(
     answers: Mapping[str, Any], models: Mapping[str, Any], n_rows: int, index: Any = None
@@ -40,32 +38,41 @@ def frame_of_models(
     """
     import pandas as pd
 
-    named = [
-        ((name, *label), column)
+    columns = [
+        (name, output, label, column)
         for name, answer in answers.items()
-        for label, column in _columns(name, answer, getattr(models.get(name), "classes_", None), n_rows)
+        for output, label, column in _columns(
+            name, answer, getattr(models.get(name), "classes_", None), n_rows
+        )
     ]
-    depth = max(len(label) for label, _ in named)
     rows = index if isinstance(index, pd.Index) else pd.RangeIndex(n_rows)
-    frame = pd.DataFrame({number: column for number, (_, column) in enumerate(named)})
+    frame = pd.DataFrame({number: column for number, (*_, column) in enumerate(columns)})
     frame.index = rows
-    if depth == 1:
-        frame.columns = pd.Index([name for (name,), _ in named])
+    levels = zip(*[label for *label, _ in columns], strict=True)
+    used = [
+        (level, ["" if label is None else label for label in labels])
+        for level, labels in zip(("model", "output", "column"), levels, strict=True)
+        if any(label is not None for label in labels)
+    ]
+    if len(used) == 1:
+        frame.columns = pd.Index(used[0][1])
     else:
-        labels = [(*label, *[""] * (depth - len(label))) for label, _ in named]
-        names = ["model", "output", "column"] if depth == 3 else ["model", "column"]
-        frame.columns = pd.MultiIndex.from_tuples(labels, names=names)
+        names, arrays = zip(*used, strict=True)
+        frame.columns = pd.MultiIndex.from_tuples(zip(*arrays, strict=True), names=names)
     return frame
 
 
-def _columns(name: str, answer: Any, classes: Any, n_rows: int) -> Iterator[tuple[Label, Any]]:
+def _columns(
+    name: str, answer: Any, classes: Any, n_rows: int
+) -> Iterator[tuple[Hashable | None, Hashable | None, Any]]:
+    """Give out the columns of one answer, each with its output and its label where it has any."""
     import numpy as np
 
-    if isinstance(answer, list | tuple) and answer and all(hasattr(each, "shape") for each in answer):
+    if isinstance(answer, list | tuple) and answer and all(getattr(each, "shape", ()) for each in answer):
         for output, each in enumerate(answer):
             own = classes[output] if isinstance(classes, list) else None
-            for label, column in _columns(name, each, own, n_rows):
-                yield (output, *label), column
+            for _, label, column in _columns(name, each, own, n_rows):
+                yield output, label, column
         return
     labels: Any = list(answer.columns) if hasattr(answer, "columns") else None
     if hasattr(answer, "toarray"):
@@ -79,15 +86,15 @@ def _columns(name: str, answer: Any, classes: Any, n_rows: int) -> Iterator[tupl
             "rows: a table needs one row, or number, for each"
         )
     if len(shape) == 1:
-        yield (), values
+        yield None, None, values
         return
     if labels is None:
         fits = classes is not None and not isinstance(classes, list) and len(classes) == shape[1]
         labels = list(classes) if fits else list(range(shape[1]))
     for position, label in enumerate(labels):
         if hasattr(values, "iloc"):
-            yield (label,), values.iloc[:, position].array
+            yield None, label, values.iloc[:, position].array
         elif hasattr(values, "columns"):
-            yield (label,), values[label].to_numpy()
+            yield None, label, values[label].to_numpy()
         else:
-            yield (label,), values[:, position]
+            yield None, label, values[:, position]
