@@ -25,6 +25,7 @@ from anyfold.errors import (
     InvalidInputError,
     ModelFailedError,
     UnknownModelError,
+    UnpicklableModelError,
     UnsupportedFeatureError,
     WorkerLostError,
 )
@@ -88,6 +89,34 @@ class Writes(BaseEstimator):
     def fit(self, X, y=None):
         X["new"] = 1.0
         self.columns_ = list(X.columns)
+        return self
+
+
+class Keeps(BaseEstimator):
+    def __init__(self, table=None):
+        self.table = table
+
+    def fit(self, X, y=None):
+        return self
+
+
+class Stays:
+    def __reduce__(self):
+        raise TypeError("stays here")
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Unreadable:
+    def __init__(self, where=None):
+        if where is not None and where != os.getpid():
+            raise OSError("not here")
+
+    def __reduce__(self):
+        return Unreadable, (os.getpid(),)
+
+    def __deepcopy__(self, memo):
         return self
 
 
@@ -283,6 +312,24 @@ def test_data_that_cannot_be_sent_costs_its_model_only(pool):
     assert list(fitted) == ["good"]
 
 
+def test_a_model_that_cannot_be_sent_fails_alone_and_is_named(pool):
+    models = {"good": Ridge(), "bad": Raises(Stays()), "wide": Keeps(np.ones(1 << 14))}
+    with pytest.warns(FitFailedWarning, match="1 of 3 models failed") as told:
+        fitted = af.fit_models(models, X, y, backend=pool)
+    assert list(fitted) == ["good", "wide"]
+    expected = "parameter 'error', a Stays, of model 'bad' cannot be sent to the workers of backend"
+    assert expected in str(told[0].message)
+    with pytest.raises(UnpicklableModelError, match="of model 'bad' cannot be sent"):
+        af.fit_models({"bad": models["bad"]}, X, y, backend=pool)
+
+
+def test_a_model_that_cannot_be_read_on_the_worker_fails_alone(pool):
+    models = {"bad": Raises(Unreadable()), "good": Ridge()}
+    with pytest.warns(FitFailedWarning, match="bad, worker: OSError: not here"):
+        fitted = af.fit_models(models, X, y, backend=pool)
+    assert list(fitted) == ["good"]
+
+
 def test_what_makes_no_pair_is_told():
     with pytest.raises(InvalidInputError, match=r"returned is ndarray, not \(X, y\)"):
         af.fit_models(Ridge(), data={"bad": partial(np.ones, 3)}, backend="serial")
@@ -355,7 +402,7 @@ def test_shared_data_is_no_memory_of_the_model(pool):
     [
         ({"models": Ridge()}, "model 'ridge' has no data: pass X and y"),
         ({"models": Ridge(), "X": X, "y": y[:3]}, "X has 60, y has 3"),
-        ({"models": {"a": Ridge()}, "data": {"a": (X, y[:3])}}, r"data\['a'\]: X, y and groups must have"),
+        ({"models": {"a": Ridge()}, "data": {"a": (X, y[:3])}}, r"data\['a'\]: X and y must have"),
         ({"models": {"a": Ridge()}, "data": {"a": (X,)}}, r"data\['a'\] is tuple of 1, not \(X, y\)"),
         ({"models": {"a": Ridge()}, "data": {"a": X}}, r"data\['a'\] is ndarray, not \(X, y\)"),
         ({"models": {"a": Ridge()}, "data": {"a": (X, y, 3)}}, "the params in .* are int"),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Unpack
 
 from anyfold._data.sizes import nbytes_of
-from anyfold._engine.sharing import Packed
+from anyfold._engine.sharing import Direct, Packed
 from anyfold._plan.models import check_lengths, cloned, is_estimator, name_models, near
 from anyfold._plan.order import Order
 from anyfold._plan.prefix import layout
@@ -18,7 +18,15 @@ from anyfold._plan.routing import check_accepted
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import REFIT, Leaf, Outcome, TaskKey
 from anyfold._plan.units import window_size
-from anyfold._session import Workers, check_resources, open_workers, refuse_journal, run_work, share_data
+from anyfold._session import (
+    Workers,
+    check_resources,
+    open_workers,
+    refuse_journal,
+    run_work,
+    share_data,
+    share_model,
+)
 from anyfold._worker.execute import inherited_seed
 from anyfold._worker.fits import Fits, NotSent, TrainingData, taken_apart
 from anyfold.errors import InvalidInputError, UnpicklableModelError
@@ -142,14 +150,14 @@ def fit_models(
 
     with open_workers(resolved) as workers:
         in_processes = isolation_of(workers.executor) == "process"
-        sending = _Sending(sources, workers)
+        sending = _Sending(clones, sources, workers)
         shape = layout({}, 1, workers.n_workers)
         labels = {(name, 0): ("fit", name, type(model)) for name, model in named.items()}
         order = Order(keys, shape, outcomes, labels, workers.n_workers)
         try:
             run_work(
-                Fits(clones, root, os.getpid() if in_processes else None),
-                (Leaf(key, {"data": sending.data(key.model)}) for key in order),
+                Fits(root, os.getpid() if in_processes else None),
+                (Leaf(key, sending.all_of(key.model)) for key in order),
                 order.n_left,
                 workers=workers,
                 settings=resolved,
@@ -225,28 +233,51 @@ def _check_own(name: str, X: Any, y: Any) -> None:
 
 
 SMALL = 1 << 16
-"""Bytes of data that travel with the task: a file for them alone would cost more."""
+"""Bytes of a model, or of data, that travel with the task: a file for them alone would cost more."""
 
 MOST_SENT = 128
 """Models at a time whose own data is published: it takes up to three files each."""
 
 
 class _Sending:
-    """Publishes data when the first task that needs it is drawn, and forgets it with the last one.
+    """Makes models ready for the way, and publishes data when the first task that needs it is drawn.
 
     What is published lives as long as its handle, which the tasks hold: never more is there than what
-    tasks at work need, and what several models have in common is there once.
+    tasks at work need, and what several models have in common is there once. What cannot be sent is a
+    failure of the models that need it.
     """
 
-    def __init__(self, sources: Mapping[str, tuple[_Source, Mapping[str, Any]]], workers: Workers) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, Any],
+        sources: Mapping[str, tuple[_Source, Mapping[str, Any]]],
+        workers: Workers,
+    ) -> None:
+        self._models = models
         self._sources = sources
         self._workers = workers
         self._shared: dict[int, Shared[Any]] = {}
         parts = (part for name in sources for part in self._parts(name))
         self._n_uses = Counter(id(part) for part in parts)
 
-    def data(self, name: str) -> TrainingData:
-        """Return what the worker needs to have the data of a model."""
+    def all_of(self, name: str) -> Mapping[str, Any]:
+        """Return what the task of a model is given."""
+        return {"model": self._model(name), "data": self._data(name)}
+
+    def _model(self, name: str) -> Shared[Any]:
+        model = self._models[name]
+        if isolation_of(self._workers.executor) != "process":
+            return Direct(model)
+        with suppress(Exception):  # share_model says better what is wrong
+            packed = Packed.of(model)
+            if len(packed.pickled) <= SMALL:
+                return packed
+        try:
+            return share_model(self._workers, model, name)
+        except UnpicklableModelError as error:
+            return NotSent(f"{error}. Backends 'serial' and 'threads' need not send models")
+
+    def _data(self, name: str) -> TrainingData:
         source, _ = self._sources[name]
         X, y, params = map(self._published, self._parts(name))
         return TrainingData(X, y, params, source if callable(source) else None)

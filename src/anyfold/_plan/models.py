@@ -102,7 +102,8 @@ def check_lengths(**data: Any) -> None:
         raise InvalidInputError("X is None: data with one row per sample is needed")
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise InvalidInputError(f"X, y and groups must have one entry per sample, but {told}")
+        *rest, last = lengths
+        raise InvalidInputError(f"{', '.join(rest)} and {last} must have one entry per sample, but {told}")
     if lengths["X"] == 0:
         raise InvalidInputError("X is empty: at least two samples are needed")
 

@@ -1,4 +1,7 @@
-"""Fits one model on all of its data: what a leaf of `fit_models` does."""
+"""Fits one model on all of its data: what a leaf of `fit_models` does.
+
+The model comes with its leaf, so that one that cannot be sent, or read where it arrives, fails alone.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Stands for data that could not be sent: a failure of the model that needs it, and of no other."""
+    """Stands for a model or data that could not be sent: a failure of that model, and of no other."""
 
     why: str
 
@@ -55,7 +58,6 @@ class NotSent:
 class Fits:
     """The work of `fit_models`."""
 
-    models: Mapping[str, Any]
     root_seed: int
     caller: int | None
     """Process id of the caller, where workers have processes of their own; None elsewhere."""
@@ -63,7 +65,8 @@ class Fits:
     def run(self, leaf: Leaf, *, writable: bool) -> Produced:
         """Clone, seed and fit one model."""
         assert leaf.parameters is not None
-        estimator = clone(self.models[leaf.key.model])
+        with in_stage("worker"):
+            estimator = clone(leaf.parameters["model"].get())
         parts = seed_open_states(estimator, self.root_seed, leaf.key.fold)
         with PeakMemory() if self._is_alone() else nullcontext() as memory:
             begun = time.perf_counter()
