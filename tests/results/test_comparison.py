@@ -26,6 +26,14 @@ def test_models_are_compared_with_the_best_fold_by_fold(make):
     assert frame["n_folds"].tolist() == [3, 3]
 
 
+def test_models_are_compared_with_the_best_by_the_metric_that_is_asked_for(make):
+    scores = {"a": {"auc": 0.9, "acc": 0.5}, "b": {"auc": 0.8, "acc": 0.75}}
+    outcomes = [make.outcome(model, fold, scores[model]) for model in scores for fold in (0, 1)]
+    result = make.result_of(outcomes, metrics=("auc", "acc"))
+    assert result.compare().index.tolist() == ["b"]
+    assert result.compare(metric="acc")["difference"].to_dict() == {"a": -0.25}
+
+
 def test_the_test_is_that_of_nadeau_and_bengio(make):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 10))

@@ -1,6 +1,8 @@
 """Results as files without pickle."""
 
 import json
+import os
+import stat
 import zipfile
 
 import numpy as np
@@ -63,6 +65,26 @@ def test_a_file_holds_no_pickle_and_is_there_whole_or_not_at_all(full, tmp_path)
     with np.load(path, allow_pickle=False) as arrays:
         assert json.loads(arrays["result"].tobytes())["models"] == ["a", "b \N{SNOWMAN}"]
         assert all(arrays[name].dtype != object for name in arrays)
+
+
+def test_a_file_is_the_users_own_and_keeps_the_mode_that_it_was_given(make, tmp_path):
+    result, path = make.result_of([make.outcome("a", 0, {"score": 0.5})]), tmp_path / "result.npz"
+    before = os.umask(0o027)
+    try:
+        result.save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.chmod(0o604)
+        result.save(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(full, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "savez_compressed", lambda file, **arrays: file.write(b"some") / 0)
+    with pytest.raises(ZeroDivisionError):
+        full.save(tmp_path / "result.npz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_saved_is_said(make, tmp_path):

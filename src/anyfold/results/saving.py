@@ -5,11 +5,13 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import secrets
+import shutil
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -63,13 +65,16 @@ def save_result(result: Any, grid: OutcomeGrid, path: str | os.PathLike[str]) ->
         # Numbers, whatever they were given as: nothing else is written without a pickle.
         arrays |= {f"train_{fold}": np.asarray(train, np.intp), f"test_{fold}": np.asarray(test, np.intp)}
     target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        try:
+    new = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with new.open("xb") as file:  # with the mode that any new file of the user's has
             np.savez_compressed(file, **arrays)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(target)
+        with suppress(FileNotFoundError):
+            shutil.copymode(target, new)
+        new.replace(target)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def load_result(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Views:
         Parameters
         ----------
         baseline : str, default=None
-            Name of the model that the others are compared with; None is the best.
+            Name of the model that the others are compared with; None is the best by the metric.
         metric : str, default=None
             Name of the metric; None is the first.
 
@@ -76,10 +76,11 @@ class Views:
         >>> result.compare().loc["dummy", ["difference", "low", "high"]].round(2).tolist()
         [-0.62, -0.68, -0.56]
         """
-        name = self.ranked_models[0] if baseline is None else baseline
+        of = one_of("metric", metric, self.metrics)
+        name = ranked_models(self._grid, of)[0] if baseline is None else baseline
         check_model(name, self.models)
         n_test, n_train = (sum(len(split[part]) for split in self.splits) for part in (1, 0))
-        scores = self._grid.scores(one_of("metric", metric, self.metrics))
+        scores = self._grid.scores(of)
         return comparison_frame(scores, tuple(self.models), name, n_test / max(n_train, 1))
 
     def slowest(self, n: int = 10) -> pd.DataFrame:
