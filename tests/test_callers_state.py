@@ -1,8 +1,15 @@
 """What belongs to the caller is left as it was, on every backend."""
 
+import io
+import logging
 import os
 import random
+import sys
+import threading
+import time
 import warnings
+import weakref
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +19,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_iris
 from tests.backends import BACKENDS
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import anyfold as af
 from anyfold.errors import DataChangedWarning
@@ -134,3 +142,75 @@ def test_filters_of_the_caller_hold_in_tasks(backend):
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match="rude"):
             af.run_cv(Warns(), af.Folds(X, y), backend=backend, n_jobs=2)
+
+
+# ---- while a generator is paused ----------------------------------------------------------------------
+
+
+def process_state():
+    blas = {lib["filepath"]: lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+    hooks = warnings.showwarning, logging.Logger.callHandlers, sys.stdout, sys.stderr
+    return list(warnings.filters), hooks, blas
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads"])
+def test_a_paused_generator_leaves_the_process_to_its_caller(backend):
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpool_limits(2):
+        before = process_state()
+        values = af.parallel_map(abs, range(50), return_as="generator", backend=backend, n_jobs=1)
+        assert next(values) == 0
+        until = time.monotonic() + 20
+        while process_state() != before and time.monotonic() < until:
+            time.sleep(0.01)  # a thread may still finish what it has
+        assert process_state() == before
+        values.close()
+
+
+def test_what_a_caller_changes_while_threads_work_for_its_generator_stays():
+    gate, heard = threading.Event(), []
+
+    def wait(n):
+        warnings.warn("of a task", UserWarning, stacklevel=1)
+        print("in a task")
+        assert not n or gate.wait(60)
+        return n
+
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as said:
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *args, **kwargs: heard.append(str(message))
+        values = af.parallel_map(wait, range(2), return_as="generator", backend="threads", n_jobs=1)
+        assert next(values) == 0
+        with warnings.catch_warnings():  # begins while a task runs, and ends afterwards
+            warnings.filterwarnings("ignore", message="mine")
+            warnings.warn("mine", UserWarning, stacklevel=1)
+            warnings.warn("heard", UserWarning, stacklevel=1)
+            print("by the caller")
+            gate.set()
+            assert list(values) == [1]
+            assert warnings.filters[0][1].match("mine")
+            warnings.warn("mine", UserWarning, stacklevel=1)
+        assert [entry[0] for entry in warnings.filters[:1]] == ["always"]
+        warnings.warn("mine", UserWarning, stacklevel=1)
+    assert heard == ["heard", "of a task\n[wait, item 0]", "mine"]
+    assert said.getvalue().splitlines() == [
+        "[wait, item 0] in a task",
+        "by the caller",
+        "[wait, item 1] in a task",
+    ]
+
+
+def test_what_stands_in_for_stdout_outlives_its_run():
+    # In CPython 3.11 `print` holds no reference to the stream, and may be at it when a thread ends.
+    stood_in = af.parallel_map(lambda _: weakref.ref(sys.stdout), [0], backend="threads", n_jobs=1)[0]
+    assert stood_in() is not None
+    assert stood_in() is not sys.stdout
+
+
+def test_a_paused_generator_does_not_keep_others_from_showing_their_progress(capsys):
+    paused = af.parallel_map(abs, range(3), return_as="generator", backend="serial", progress=True)
+    next(paused)
+    af.parallel_map(abs, range(3), backend="serial", progress=True)
+    assert capsys.readouterr().err.count("anyfold: 3/3 tasks") == 1
+    list(paused)
+    assert capsys.readouterr().err.count("anyfold: 3/3 tasks") == 1

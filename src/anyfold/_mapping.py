@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from anyfold._data.serialize import dumps, loads
-from anyfold._engine.drive import heard_in_caller, in_caller
+from anyfold._engine.drive import in_caller
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.run import Run
 from anyfold._plan.groups import Group, ItemKey, group_size
@@ -431,14 +431,16 @@ class Mapping:
             )
             if whole:
                 stack.enter_context(in_caller(run.job))
-            elif isolation == "thread":
-                stack.enter_context(heard_in_caller(run.job))
-            between = in_caller if isolation == "none" and not whole else _nowhere
+            # Between two values the process is the caller's; threads see to themselves what their tasks need.
+            step = in_caller if isolation == "none" and not whole else _nowhere
             told = Told()
             more = True
             while more and self._error is None:
-                with between(run.job):
+                run.bar.show()
+                with step(run.job):
                     more = _proceed(run, returned, whole=whole)
+                if not whole:
+                    run.bar.hide()
                 while returned.can_give_out and self._error is None:
                     outcome = returned.give_out()
                     told.take(outcome)

@@ -18,7 +18,7 @@ import sklearn
 from anyfold._engine.drive import drive, in_caller
 from anyfold._engine.events import observer
 from anyfold._engine.journal import Journal
-from anyfold._engine.progress import progress_observer
+from anyfold._engine.progress import progress_bar
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.run import Run
 from anyfold._engine.sharing import Direct, share
@@ -295,7 +295,7 @@ def working(
 ) -> Iterator[Run]:
     """Publish some work and set up its run, for a block that goes through it inside `in_caller`."""
     isolation = isolation_of(workers.executor)
-    bar = progress_observer(settings.progress, outcomes.values(), in_processes=isolation == "process")
+    bar = progress_bar(settings.progress, outcomes.values(), in_processes=isolation == "process")
     job = Job(
         identity=secrets.token_hex(8),
         work=work,
@@ -332,6 +332,7 @@ def working(
             largest_unit=largest_unit,
             observe=observer([*settings.callbacks, bar]),
         ) as run:
+            run.bar = bar
             yield run
     finally:
         shared.release()

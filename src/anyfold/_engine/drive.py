@@ -34,7 +34,7 @@ from anyfold._worker.threads import limit_caller
 from anyfold._worker.tidying import tidied
 from anyfold.executors.base import Executor, Shared
 
-__all__ = ["drive", "heard_in_caller", "in_caller"]
+__all__ = ["drive", "in_caller"]
 
 
 @contextlib.contextmanager
@@ -149,17 +149,15 @@ def drive(
 
 @contextlib.contextmanager
 def in_caller(job: Job) -> Iterator[None]:
-    """Have the caller's process be a worker's, and put it back afterwards, where tasks share it."""
-    with heard_in_caller(job), contextlib.nullcontext() if job.isolation == "process" else tidied():
-        yield
+    """Have the caller's process be a worker's, and put it back afterwards, where tasks share it.
 
-
-@contextlib.contextmanager
-def heard_in_caller(job: Job) -> Iterator[None]:
-    """Limit threads and route warnings where tasks share the caller's process."""
+    In threads the tasks would see to it themselves, one by one; in a block around the whole run, what they
+    leave behind is put back too.
+    """
     if job.isolation == "process":
         yield
     else:
         streams = job.isolation == "thread"  # else the output is in order as it is
-        with limit_caller(job.inner_threads), routed(job.ears, own_process=False, streams=streams):
+        hearing = routed(job.ears, own_process=False, streams=streams)
+        with limit_caller(job.inner_threads), hearing, tidied():
             yield

@@ -1,25 +1,25 @@
-"""The bar that long work shows by itself: on a terminal drawn by rich, in a notebook as HTML."""
+"""The bar that long work shows by itself: what it says, and when it is seen."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from html import escape
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from anyfold._engine.events import Event, RunFinished, RunStarted, TaskFinished, TaskStarted
+from anyfold._engine.surfaces import Surface, surface_for
 from anyfold._plan.task import FoldScores, Outcome
 from anyfold._worker.execute import inside_worker
 
-__all__ = ["Standing", "progress_observer"]
+__all__ = ["Bar", "Standing", "progress_bar"]
 
 SHORT_RUN = 2.0
 """Seconds before a bar shows by itself."""
+
+SHORT_WAIT = 0.2
+"""Seconds before a bar that was hidden shows again."""
 
 NAN = float("nan")
 Place = tuple[str, int]
@@ -128,17 +128,20 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-class _Surface(Protocol):
-    """Where progress is shown."""
+class Bar:
+    """Is told what happens in a run; this one shows nothing of it."""
 
-    def open(self, state: State) -> None: ...
-    def update(self) -> None: ...
-    def close(self) -> None: ...
+    def __call__(self, event: Event) -> None:
+        pass
+
+    def hide(self) -> None:
+        """Leave the caller's screen as it was, while nobody waits for the run."""
+
+    def show(self) -> None:
+        """Be seen again, where somebody waits."""
 
 
-def progress_observer(
-    progress: bool | None, outcomes: Iterable[Outcome], *, in_processes: bool
-) -> Callable[[Event], None]:
+def progress_bar(progress: bool | None, outcomes: Iterable[Outcome], *, in_processes: bool) -> Bar:
     """Return what shows how far a run is: always, never, or with None where somebody sees it.
 
     Parameters
@@ -151,40 +154,27 @@ def progress_observer(
         Whether tasks run in processes of their own.
     """
     hidden = progress is False or inside_worker()
-    surface = None if hidden else _surface(asked_for=bool(progress), in_processes=in_processes)
+    surface = None if hidden else surface_for(asked_for=bool(progress), in_processes=in_processes)
     if surface is None:
-        return lambda event: None
+        return Bar()
     return _Progress(surface, State(Standing(outcomes)), delay=0.0 if progress else SHORT_RUN)
-
-
-def _surface(*, asked_for: bool, in_processes: bool) -> _Surface | None:
-    if not asked_for and os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        return None
-    if _in_notebook():
-        return _Notebook()
-    if sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return _Terminal(in_processes)
-    return _Lines() if asked_for and sys.stderr is not None else None
-
-
-def _in_notebook() -> bool:
-    ipython: Any = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 _one_at_a_time = threading.Lock()
 """Held by the run that is shown; others that run in other threads meanwhile are not."""
 
 
-class _Progress:
+class _Progress(Bar):
     """Shows a run from some seconds on, whether or not anything has finished by then."""
 
-    def __init__(self, surface: _Surface, state: State, delay: float) -> None:
+    def __init__(self, surface: Surface, state: State, delay: float) -> None:
         self._surface = surface
         self._state = state
         self._delay = delay
         self._timer: threading.Timer | None = None
         self._is_shown = False
+        self._was_seen = False
+        self._was_hidden = False
 
     def __call__(self, event: Event) -> None:
         state = self._state
@@ -194,7 +184,7 @@ class _Progress:
                 state.n_done = state.n_taken = event.n_taken
                 state.n_workers = event.n_workers
                 state.began = state.heard = time.monotonic()
-                self._show_soon()
+                self._show_soon(self._delay)
             case TaskStarted() if state.working is None:
                 state.working = time.monotonic()
             case TaskFinished(outcome):
@@ -207,11 +197,22 @@ class _Progress:
             case RunFinished():
                 self._end()
 
-    def _show_soon(self) -> None:
-        if not self._delay:
+    def hide(self) -> None:
+        self._forget_timer()
+        if self._is_shown:
+            self._close(self._surface.hide)
+        self._was_hidden = True
+
+    def show(self) -> None:
+        if self._was_hidden:
+            self._was_hidden = False
+            self._show_soon(max(SHORT_WAIT, self._state.began + self._delay - time.monotonic()))
+
+    def _show_soon(self, seconds: float) -> None:
+        if not seconds:
             self._show()
             return
-        self._timer = threading.Timer(self._delay, self._show)
+        self._timer = threading.Timer(seconds, self._show)
         self._timer.daemon = True
         self._timer.name = "anyfold-progress"
         self._timer.start()
@@ -223,114 +224,25 @@ class _Progress:
             except BaseException:
                 _one_at_a_time.release()
                 raise
-            self._is_shown = True
+            self._is_shown = self._was_seen = True
 
-    def _end(self) -> None:
+    def _forget_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer.join()
+            self._timer = None
+
+    def _end(self) -> None:
+        self._forget_timer()
         self._state.ended = True
+        if self._was_seen and not self._is_shown:
+            self._show()  # for its last line
         if self._is_shown:
-            self._is_shown = False
-            try:
-                self._surface.close()
-            finally:
-                _one_at_a_time.release()
+            self._close(self._surface.close)
 
-
-class _Terminal:
-    """One line at the bottom of a terminal.
-
-    What is printed meanwhile goes above it, where tasks run in processes: elsewhere what tasks print would
-    lose its way. And output that goes into a file must stay there.
-    """
-
-    def __init__(self, in_processes: bool) -> None:
-        self._redirects = in_processes and sys.stdout is not None and sys.stdout.isatty()
-
-    def open(self, state: State) -> None:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.progress_bar import ProgressBar
-        from rich.table import Column, Table
-        from rich.text import Text
-
-        console = Console(file=sys.stderr, markup=False, emoji=False)
-
-        def line() -> Table:
-            cells = Table.grid(Column(), Column(), Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1))
-            total = None if state.n_tasks is None else state.n_tasks or 1
-            bar = ProgressBar(total, state.n_done, width=24 if console.width >= 70 else 8)
-            cells.add_row("anyfold", bar, Text(str(state)))
-            return cells
-
-        self._live = Live(
-            get_renderable=line,
-            console=console,
-            refresh_per_second=4,
-            redirect_stdout=self._redirects,
-            redirect_stderr=self._redirects,
-        )
-        self._live.start()
-
-    def update(self) -> None:
-        pass  # it looks for itself, and the time left goes on meanwhile
-
-    def close(self) -> None:
-        self._live.stop()
-
-
-@dataclass(slots=True)
-class _Notebook:
-    """A bar below the cell."""
-
-    _handle: Any = None
-    _state: Any = None
-    _drawn: float = field(default=0.0)
-
-    def open(self, state: State) -> None:
-        from IPython.display import display
-
-        self._state = state
-        self._drawn = time.monotonic()
-        self._handle = display(self._picture(), raw=True, display_id=True)
-
-    def update(self) -> None:
-        if time.monotonic() - self._drawn >= 0.25:
-            self._drawn = time.monotonic()
-            self._handle.update(self._picture(), raw=True)
-
-    def close(self) -> None:
-        self._handle.update(self._picture(), raw=True)
-
-    def _picture(self) -> Mapping[str, str]:
-        state = self._state
-        known = "" if state.n_tasks is None else f' value="{state.n_done}" max="{state.n_tasks or 1}"'
-        bar = f"<progress{known}></progress>"
-        return {"text/plain": f"anyfold: {state}", "text/html": f"<div>{bar} {escape(str(state))}</div>"}
-
-
-@dataclass(slots=True)
-class _Lines:
-    """A line for each tenth, for logs."""
-
-    _state: Any = None
-    _tenth: int = 0
-
-    def open(self, state: State) -> None:
-        self._state = state
-
-    def update(self) -> None:
-        if self._state.n_tasks is None:
-            return
-        tenth = 10 * self._state.n_done // (self._state.n_tasks or 1)
-        if self._tenth < tenth < 10:
-            self._tenth = tenth
-            self._write()
-
-    def close(self) -> None:
-        self._write()
-
-    def _write(self) -> None:
-        sys.stderr.write(f"anyfold: {self._state}\n")
-        sys.stderr.flush()
+    def _close(self, close: Callable[[], None]) -> None:
+        self._is_shown = False
+        try:
+            close()
+        finally:
+            _one_at_a_time.release()

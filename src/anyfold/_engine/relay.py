@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from anyfold._plan.task import Outcome, TaskKey
+from anyfold._worker.capture import undisturbed
 
 __all__ = ["Relay", "issue_warnings"]
 
@@ -89,7 +90,7 @@ def issue_warnings(outcomes: Iterable[Outcome]) -> None:
                 tasks.setdefault(key, {})[part.key] = None
     if not tasks:
         return
-    with warnings.catch_warnings():
+    with undisturbed(), warnings.catch_warnings():
         shown = [entry for entry in warnings.filters if entry[0] not in ("ignore", "error")]
         warnings.filters[:] = shown  # type: ignore[index]
         warnings.simplefilter("default", append=True)  # makes the change known, and changes nothing

@@ -21,6 +21,7 @@ from typing import Any
 from anyfold._engine.events import TaskStarted
 from anyfold._engine.faults import Blame, lost_failure, timeout_failure, unsent_failure
 from anyfold._engine.ledger import Ledger
+from anyfold._engine.progress import Bar
 from anyfold._engine.sharing import share
 from anyfold._engine.supply import Stem, Supply
 from anyfold._engine.usage import in_use_elsewhere
@@ -91,6 +92,8 @@ class Run:
     """Whether a worker has reached the mailbox."""
     broken: Exception | None = None
     out_of_time: bool = False
+    bar: Bar = field(default_factory=Bar)
+    """Shows how far it is; for who goes through it by steps and wants nothing shown in between."""
 
     # ---- the loop -----------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What a task says, by warnings, logging and print: recorded where it is said, returned with the outcome.
 
-One hook serves a whole run. It passes each message to the task that issued it, known by a context
-variable, since several threads may run tasks at once; a message from elsewhere goes its usual way.
+One hook serves all tasks that run at a time. It passes each message to the task that issued it, known by a
+context variable, since several threads may run tasks at once; a message from elsewhere goes its usual way.
+It may come and go in a worker's thread while the caller's own code runs: what that changes meanwhile stays.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +23,16 @@ from typing import Any, TextIO
 from anyfold._data.serialize import dumps
 from anyfold._plan.task import RelayedWarning
 
-__all__ = ["Ears", "Said", "portable_record", "recorded", "routed", "said_now", "the_callers_ears"]
+__all__ = [
+    "Ears",
+    "Said",
+    "portable_record",
+    "recorded",
+    "routed",
+    "said_now",
+    "the_callers_ears",
+    "undisturbed",
+]
 
 Filters = tuple[tuple[Any, ...], ...]
 
@@ -86,7 +97,7 @@ def the_callers_ears() -> Ears:
         if isinstance(logger, logging.Logger) and logger.level
     }
     levels[""] = logging.getLogger().level
-    return Ears(tuple(warnings.filters), levels, logging.root.manager.disable)
+    return Ears(tuple(_heard_here(warnings.filters)), levels, logging.root.manager.disable)
 
 
 @contextlib.contextmanager
@@ -113,6 +124,13 @@ def _forget_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have the hook neither come nor go, for what replaces the filters for a while."""
+    with _hook_lock:
+        yield
 
 
 @contextlib.contextmanager
@@ -157,28 +175,75 @@ class _Never(Warning):
     """Issued by nobody."""
 
 
+class _InTask:
+    """The message of a warning filter that holds inside of tasks only."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+    def match(self, text: str) -> bool:
+        """Return whether a task says this."""
+        if _said.get() is None:
+            return False
+        if self.message is None or isinstance(self.message, str):
+            return self.message in (None, text)
+        return bool(self.message.match(text))
+
+
 @contextlib.contextmanager
 def _warnings_hook(filters: Filters) -> Iterator[None]:
-    """Apply the caller's filters and record what passes them.
+    """Apply the caller's filters to what tasks say, and record what passes them.
 
     What the caller ignores is ignored, what it turns into an error is an error inside the task;
     everything else is recorded each time: whether it is *shown* once or always is decided when the
     caller issues it again.
     """
-    with warnings.catch_warnings():
-        warnings.resetwarnings()
-        warnings.simplefilter("always")
-        for action, message, category, module, line in reversed(filters):
-            kept = action if action in ("ignore", "error") else "always"
-            warnings.filters.insert(0, (kept, message, category, module, line))  # type: ignore[attr-defined]
-        # Any public call makes the interpreter forget what it has already shown.
-        warnings.filterwarnings("always", category=_Never)
-        warnings.showwarning = _route(warnings.showwarning)
+    ours: list[Any] = [
+        (action if action in ("ignore", "error") else "always", _InTask(message), category, module, line)
+        for action, message, category, module, line in filters
+    ]
+    ours.append(("always", _InTask(None), Warning, None, 0))
+    listed: Any = warnings.filters
+    listed[:0] = ours
+    # Any public call makes the interpreter forget what it has already shown.
+    warnings.filterwarnings("always", category=_Never)
+    _remove([("always", None, _Never, None, 0)], listed)
+    if not isinstance(warnings.showwarning, _Route):
+        warnings.showwarning = _Route(warnings.showwarning)
+    try:
         yield
+    finally:
+        # The caller may have come into a block of `catch_warnings` meanwhile, or left one.
+        _remove(ours, listed)
+        _remove(ours, warnings.filters)
+        if isinstance(warnings.showwarning, _Route):
+            warnings.showwarning = warnings.showwarning.show
 
 
-def _route(show: Any) -> Any:
-    def showwarning(
+def _remove(entries: list[Any], listed: Any) -> None:
+    for entry in entries:
+        with contextlib.suppress(ValueError):
+            listed.remove(entry)
+
+
+def _heard_here(filters: Any) -> Iterator[tuple[Any, ...]]:
+    """Return filters without what holds for other tasks than the one that runs here, if any."""
+    for entry in filters:
+        action, message, *rest = entry
+        if not isinstance(message, _InTask):
+            yield entry
+        elif _said.get() is not None:
+            yield (action, message.message, *rest)
+
+
+class _Route:
+    """Stands in for `warnings.showwarning`."""
+
+    def __init__(self, show: Any) -> None:
+        self.show = show
+
+    def __call__(
+        self,
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -188,11 +253,9 @@ def _route(show: Any) -> Any:
     ) -> None:
         said = _said.get()
         if said is None:
-            show(message, category, filename, lineno, file, line)
+            self.show(message, category, filename, lineno, file, line)
         else:
             said.warnings.append(RelayedWarning(category, str(message), filename, lineno))
-
-    return showwarning
 
 
 # ---- logging ------------------------------------------------------------------------------------------
@@ -214,7 +277,8 @@ def _logging_hook() -> Iterator[None]:
     try:
         yield
     finally:
-        logging.Logger.callHandlers = usual  # type: ignore[method-assign]
+        if logging.Logger.callHandlers is call_handlers:
+            logging.Logger.callHandlers = usual  # type: ignore[method-assign]
 
 
 def _rendered(record: logging.LogRecord) -> logging.LogRecord:
@@ -280,13 +344,34 @@ class _RoutedStream:
         return getattr(self._stream, name)
 
 
+_routed_streams: OrderedDict[tuple[str, int], _RoutedStream] = OrderedDict()
+_MOST_ROUTED = 32
+
+
+def _routed_stream(name: str, stream: TextIO) -> _RoutedStream:
+    """Return what stands in for a stream, which lives on: a `print` in another thread may still use it.
+
+    In CPython 3.11 `print` holds no reference to the stream that it writes to.
+    """
+    key = name, id(stream)
+    found = _routed_streams.pop(key, None)
+    if found is None or found._stream is not stream:
+        found = _RoutedStream(name, stream)
+    _routed_streams[key] = found
+    while len(_routed_streams) > _MOST_ROUTED:
+        _routed_streams.popitem(last=False)
+    return found
+
+
 @contextlib.contextmanager
 def _stream_hook(name: str) -> Iterator[None]:
     stream = getattr(sys, name)
+    if isinstance(stream, _RoutedStream):
+        stream = stream._stream  # it was put back by the caller's own code
     if stream is None:
         yield
         return
-    routed_stream = _RoutedStream(name, stream)
+    routed_stream = _routed_stream(name, stream)
     setattr(sys, name, routed_stream)
     try:
         yield

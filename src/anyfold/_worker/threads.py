@@ -1,8 +1,8 @@
 """How many threads a task may use: of BLAS, of OpenMP, and of a model's own ``n_jobs``.
 
 BLAS keeps one limit for a process, OpenMP one for each thread. A worker process is set once for a
-run and stays so; in the caller's own process the engine limits and restores around the run, and
-each worker thread its own OpenMP around a unit.
+run and stays so. The caller's own process is limited while tasks run in it, and restored when none does:
+by the engine around a run, and by each worker thread around a unit: the caller may be at something else.
 """
 
 from __future__ import annotations
@@ -35,32 +35,40 @@ VARIABLES = (
 """What libraries read that are loaded after the limit was set."""
 
 
-_caller_lock = threading.Lock()
-_caller_depth = 0
-_caller_limit = contextlib.ExitStack()
+_blas_lock = threading.Lock()
+_blas_depth = 0
+_blas_limit = contextlib.ExitStack()
 
 
 @contextlib.contextmanager
 def limit_caller(n_threads: int) -> Iterator[None]:
-    """Limit the libraries of the caller's process and thread, and restore them afterwards.
+    """Limit the libraries of the caller's process and of this thread, and restore them afterwards.
 
-    BLAS has one limit for the process: of several runs at once the first one sets it and the last one
-    restores it.
+    BLAS has one limit for the process: of several at once the first one sets it and the last one restores it.
     """
-    global _caller_depth, _caller_limit
-    with _caller_lock:
-        _caller_depth += 1
-        if _caller_depth == 1:
-            _caller_limit = contextlib.ExitStack()
-            _caller_limit.enter_context(_controller().limit(limits=n_threads, user_api="blas"))
+    global _blas_depth, _blas_limit
+    with _blas_lock:
+        _blas_depth += 1
+        if _blas_depth == 1:
+            _blas_limit = contextlib.ExitStack()
+            _blas_limit.enter_context(_controller().limit(limits=n_threads, user_api="blas"))
     try:
         with _controller().limit(limits=n_threads, user_api="openmp"):
             yield
     finally:
-        with _caller_lock:
-            _caller_depth -= 1
-            if _caller_depth == 0:
-                _caller_limit.close()
+        with _blas_lock:
+            _blas_depth -= 1
+            if _blas_depth == 0:
+                _blas_limit.close()
+
+
+def _unlock_in_child() -> None:
+    global _blas_lock, _blas_depth
+    _blas_lock, _blas_depth = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 @contextlib.contextmanager
@@ -71,7 +79,7 @@ def limit_worker(n_threads: int, isolation: Isolation) -> Iterator[None]:
             case "process":
                 _settle(n_threads)
             case "thread":
-                stack.enter_context(_controller().limit(limits=n_threads, user_api="openmp"))
+                stack.enter_context(limit_caller(n_threads))
             case "none":
                 pass  # the engine limits the caller
         stack.enter_context(_limit_joblib(n_threads))
