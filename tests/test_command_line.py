@@ -97,6 +97,28 @@ def test_a_backend_that_cannot_be_measured_is_named(monkeypatch, capsys):
     assert "loky: could not be measured: loky is broken" in capsys.readouterr().out
 
 
+def test_where_serial_cannot_be_measured_it_is_said(monkeypatch, capsys, tmp_path):
+    def measured(name, n_jobs, quick):
+        return {"error": "out of luck"} if name == "serial" else figures(_0=1.0)
+
+    monkeypatch.setattr(bench, "_measured", measured)
+    chart = str(tmp_path / "chart.png")
+    assert __main__.main(["bench", "--backends", "loky", "--chart", chart]) == 1
+    out = capsys.readouterr().out
+    assert "serial could not be measured, so that nothing is compared with it: out of luck" in out
+    assert "the chart" not in out
+    assert not list(tmp_path.iterdir())
+    assert __main__.main(["bench", "--backends", "loky", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["serial_error"] == "out of luck"
+
+
+def test_nothing_is_measured_again_when_the_time_is_over():
+    asked = {"backend": "serial", "n_jobs": 1, "lengths": [0.0]}
+    once = measure.measure(**asked, repeats=3, seconds=0.0)
+    assert {len(once[name]) for name in ("start", "few", "many", "no_data", "data")} == {1}
+    assert len(measure.measure(**asked, repeats=2, seconds=math.inf)["runs"]["0.0"]) == 2
+
+
 def test_a_process_that_fails_tells_its_error(monkeypatch):
     monkeypatch.setattr(measure, "LENGTHS", ())
     monkeypatch.setenv("PYTHONPATH", os.devnull, prepend=os.pathsep)

@@ -21,7 +21,7 @@ DESCRIPTION = f"""\
 {SUMMARY.capitalize()}.
 
 Each backend that is installed is measured in a process of its own, through run_cv, with tasks that take a
-core for a given time and let other threads run meanwhile, as numpy does. Figures are medians of three:
+core for a given time and let other threads run meanwhile, as numpy does. Figures are medians of up to three:
 
   start       from nothing to the first results of all workers, measured once
   per task    what an empty task costs, of many
@@ -29,13 +29,15 @@ core for a given time and let other threads run meanwhile, as numpy does. Figure
   faster from the length of a task from which {{n}} of them, on warm workers, take less time than in serial
   pays from   how long a serial run must take for cold workers to have paid off
 
-It takes a minute or two, with --quick, which measures once instead of three times, half of that. Other work
-on this machine makes the figures worse, and itself slower.
+It takes about ten seconds for each backend, with --quick, which measures once, half of that. Other work on
+this machine makes the figures worse, and itself slower.
 
 The exit status is 1 if a backend could not be measured, 2 if there is no such backend, otherwise 0.
 """
-TIME_LIMIT = 300.0
+TIME_LIMIT = 120.0
 """Seconds after which a backend has failed."""
+BUDGET = 3.0
+"""Seconds after which no figure of a backend is measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +103,26 @@ def run(arguments: argparse.Namespace) -> int:
         figures[name] = _measured(name, n_jobs, quick=arguments.quick)
     _say("")
     rows = [summarized(name, figures[name], figures["serial"]) for name in names]
+    without = figures["serial"].get("error")
     if arguments.json:
-        sys.stdout.write(_in_json(rows, figures, n_jobs) + "\n")
+        sys.stdout.write(_in_json(rows, figures, n_jobs, without) + "\n")
     else:
         _print(rows)
+        if without is not None:
+            sys.stdout.write(
+                f"serial could not be measured, so that nothing is compared with it: {without}\n"
+            )
         if busy > n_jobs / 2:
             sys.stdout.write(
                 f"other work was going on here (load {busy:.1f}): the figures are worse for it\n"
             )
-    if arguments.chart is not None:
+    if arguments.chart is not None and without is None:
         from anyfold._commands.bench_chart import draw
 
         draw(rows, arguments.chart)
         if not arguments.json:
             sys.stdout.write(f"the chart is in {arguments.chart}\n")
-    return 1 if any(row.error for row in rows) else 0
+    return 1 if without is not None or any(row.error for row in rows) else 0
 
 
 def _chosen(given: str | None) -> list[str]:
@@ -142,7 +149,8 @@ def _measured(name: str, n_jobs: int, *, quick: bool) -> dict[str, Any]:
     from anyfold._commands.measure import LENGTHS
 
     lengths = LENGTHS[::2] if quick else LENGTHS
-    asked = {"backend": name, "n_jobs": n_jobs, "lengths": lengths, "repeats": 1 if quick else 3}
+    repeats = 1 if quick else 3
+    asked = {"backend": name, "n_jobs": n_jobs, "lengths": lengths, "repeats": repeats, "seconds": BUDGET}
     # A journal or a time limit that is set for real work has no business here.
     environment = {
         variable: value
@@ -233,13 +241,14 @@ def break_even(speedups: Mapping[float, float]) -> float:
     return round(below + share * (above - below), 7)
 
 
-def _in_json(rows: Sequence[Row], figures: Mapping[str, Any], n_jobs: int) -> str:
+def _in_json(rows: Sequence[Row], figures: Mapping[str, Any], n_jobs: int, serial_error: str | None) -> str:
     backends = [
         {name: "never" if value == math.inf else value for name, value in asdict(row).items()}
         | {"measured": figures[row.backend]}
         for row in rows
     ]
-    return json.dumps({"n_jobs": n_jobs, "backends": backends}, indent=2, allow_nan=False)
+    told = {"n_jobs": n_jobs, "serial_error": serial_error, "backends": backends}
+    return json.dumps(told, indent=2, allow_nan=False)
 
 
 def _say(text: str) -> None:
@@ -268,7 +277,7 @@ def _print(rows: Sequence[Row]) -> None:
             table.add_row(row.backend, str(row.workers), *cells)
     console.print(table)
     for row in rows:
-        if row.error is not None:
+        if row.error is not None and row.backend != "serial":
             console.print(f"{row.backend}: could not be measured: {row.error}", style="red", soft_wrap=True)
 
 

@@ -61,7 +61,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         )  # fmt: skip
     left.axhline(1.0, color=INK, linewidth=1, linestyle="--")
     left.annotate(
-        "serial", (0.995, 1.0), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small"
+        "serial", (1.005, 1.0), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize="small"
     )
     left.set_xscale("log")
     left.set_yscale("log", base=2)
@@ -72,8 +72,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     left.set_xlabel("length of a task")
     left.set_ylabel("times as fast as serial")
     left.set_title(f"{N_TASKS} tasks on warm workers", loc="left")
-    if good:
-        left.legend(frameon=False, fontsize="small", loc="upper left")
+    if good:  # beside the axes: nobody knows where in them is room
+        figure.legend(loc="outside lower center", ncols=min(len(good), 8), frameon=False, fontsize="small")
 
     names = [row.backend for row in good]
     right.barh(range(len(good)), [row.start or 0.0 for row in good], color=colors)

@@ -48,7 +48,9 @@ class Spin(BaseEstimator):  # type: ignore[misc]
         return 0.0
 
 
-def measure(backend: str, n_jobs: int, lengths: Sequence[float], repeats: int) -> dict[str, Any]:
+def measure(
+    backend: str, n_jobs: int, lengths: Sequence[float], repeats: int, seconds: float
+) -> dict[str, Any]:
     """Measure one backend; each figure is a list of seconds, one for each repetition.
 
     Parameters
@@ -60,7 +62,10 @@ def measure(backend: str, n_jobs: int, lengths: Sequence[float], repeats: int) -
     lengths : sequence of float
         Seconds that tasks take.
     repeats : int
-        How often everything is measured that can be measured again.
+        How often everything is measured that can be measured again, at most.
+    seconds : float
+        After so many nothing is begun again. Each repetition goes through everything, so that work that comes
+        and goes on the machine falls on all figures alike.
 
     Returns
     -------
@@ -81,22 +86,23 @@ def measure(backend: str, n_jobs: int, lengths: Sequence[float], repeats: int) -
         def run(n_tasks: int, seconds: float = 0.0, X: Any = small) -> float:
             return _run(executor, n_tasks, seconds, X, y)
 
-        def repeated(*arguments: Any) -> list[float]:
-            return [run(*arguments) for _ in range(repeats)]
-
         run(width)
         cold = time.perf_counter() - first
         run(N_TASKS)  # now every worker has been used
-        warm = repeated(width)
-        return {
-            "workers": width,
-            "start": [max(0.0, cold - statistics.median(warm))],
-            "few": repeated(N_TASKS),
-            "many": repeated(MANY * N_TASKS),
-            "no_data": warm,
-            "data": repeated(width, 0.0, large),
-            "runs": {str(length): repeated(N_TASKS, length) for length in lengths},
-        }
+        figures: dict[str, list[float]] = {"few": [], "many": [], "no_data": [], "data": []}
+        runs: dict[str, list[float]] = {str(length): [] for length in lengths}
+        begun = time.perf_counter()
+        for n_done in range(repeats):
+            if n_done and time.perf_counter() - begun > seconds:
+                break
+            figures["few"].append(run(N_TASKS))
+            figures["many"].append(run(MANY * N_TASKS))
+            figures["no_data"].append(run(width))
+            figures["data"].append(run(width, 0.0, large))
+            for length in lengths:
+                runs[str(length)].append(run(N_TASKS, length))
+        start = max(0.0, cold - statistics.median(figures["no_data"]))
+        return {"workers": width, "start": [start], **figures, "runs": runs}
 
 
 def _run(executor: Executor, n_tasks: int, seconds: float, X: Any, y: Any) -> float:
