@@ -41,7 +41,13 @@ SCRIPT = """
     print(len(again.journal.taken))
 
     interrupted("twice", callbacks=[Cleaning()])
-    interrupted("terminated", journal="journal.sqlite")
+    terminated = {"a": Quick(), "hangs": Hangs("terminated")}
+    try:
+        af.run_cv(terminated, af.Folds(X, y, cv=2), backend=BACKEND, n_jobs=2, journal="journal.sqlite")
+    except KeyboardInterrupt as stop:
+        print(stop.result["a"]["test_score"].tolist(), stop.result.missing, flush=True)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        raise
 """
 
 
@@ -60,8 +66,9 @@ def test_ctrl_c_and_sigterm_give_control_and_finished_results_back(backend, star
     driver.wait_for("terminated-*", 2)
     driver.process.terminate()
     code, out, err = driver.end()
-    assert (code, err) == (-signal.SIGTERM, "")
-    once, n_taken, twice = out.splitlines()
+    assert (code, err) == (128 + signal.SIGTERM, "")
+    once, n_taken, twice, terminated = out.splitlines()
+    assert terminated == "[0.5, 0.5] (('hangs', 0), ('hangs', 1))"
     assert float(once.split()[1]) - pressed[0] < 2
     assert float(twice.split()[1]) - pressed[1] < 2
     assert n_taken == "2"
@@ -73,6 +80,38 @@ STARTING = """
     except KeyboardInterrupt as interrupt:
         print(time.time(), interrupt.result.missing)
 """
+
+TERMINATED = """
+    import os, signal
+
+    class Forks(Quick):
+        def fit(self, X, y):
+            if child := os.fork():
+                self.ended_by_ = os.waitpid(child, 0)[1]
+                return self
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        def score(self, X, y):
+            return self.ended_by_
+
+    forked = af.run_cv(Forks(), af.Folds(X, y, cv=2), backend=BACKEND)
+    print(forked["forks"]["test_score"].tolist(), flush=True)
+    try:
+        af.run_cv({"quick": Quick(), "hangs": Hangs()}, af.Folds(X, y, cv=2), backend=BACKEND)
+    except KeyboardInterrupt as stop:
+        print(stop.result["quick"]["test_score"].tolist(), flush=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
+    af.run_cv(Hangs("own"), af.Folds(X, y, cv=2), backend=BACKEND)
+"""
+
+
+def test_sigterm_is_heard_on_serial_and_left_to_forks_and_to_programs_that_handle_it(start_driver):
+    driver = start_driver("serial", TERMINATED)
+    for mark in ("hangs-*", "own-*"):
+        driver.wait_for(mark)
+        driver.process.terminate()
+    assert driver.end() == (7, "[15, 15]\n[0.5, nan]\n", "")
+
 
 SLOW_TO_START = """
     import os, sys, time

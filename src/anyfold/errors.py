@@ -17,6 +17,7 @@ there is no backend 'lokki'; did you mean 'loky'
 from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
+from signal import SIGTERM
 
 __all__ = [
     "AnyfoldError",
@@ -31,6 +32,7 @@ __all__ = [
     "ModelFailedError",
     "SharedLost",
     "TaskTimeoutError",
+    "Terminated",
     "TimeLimitError",
     "UnknownBackendError",
     "UnknownModelError",
@@ -149,6 +151,24 @@ class TimeLimitError(AnyfoldError, TimeoutError):
 
     def __reduce__(self) -> tuple[type[TimeLimitError], tuple[object, ...]]:
         return type(self), self.args
+
+
+class Terminated(KeyboardInterrupt, SystemExit):
+    """SIGTERM came during a run: what Ctrl-C does, and the end of the program if nobody catches it.
+
+    Attributes
+    ----------
+    result : object
+        What had finished, where the call has a place for it.
+    code : int
+        Exit status of the program, 143, as of one that the signal has ended.
+    """
+
+    result: object = None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.code = 128 + SIGTERM
 
 
 class WorkerTraceback(AnyfoldError):

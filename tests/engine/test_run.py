@@ -37,6 +37,7 @@ def recorded():
 @pytest.fixture
 def run(recorded):
     outcomes = {}
+    relay = Relay(from_processes=True, prints=True)
     run = Run(
         job=SimpleNamespace(isolation="process", stop_on_failure=False),
         supply=Supply(iter(()), 0, {}, outcomes, KEYS.index),
@@ -44,7 +45,7 @@ def run(recorded):
         shared_job=None,
         n_workers=1,
         blame=Blame(2),
-        ledger=Ledger(outcomes, recorded.extend, lambda event: None, KEYS.index, Relay(from_processes=True)),
+        ledger=Ledger(outcomes, recorded.extend, lambda event: None, KEYS.index, relay),
         deadline=None,
         temp_dir=None,
         inbox=Inbox(),

@@ -24,6 +24,7 @@ from anyfold._engine.ledger import Ledger
 from anyfold._engine.relay import Relay
 from anyfold._engine.run import Run
 from anyfold._engine.supply import Supply
+from anyfold._engine.termination import termination_heard
 from anyfold._engine.usage import in_use
 from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Leaf, Outcome, TaskKey
@@ -101,7 +102,7 @@ def drive(
     Run
         To be used in this thread, inside `in_caller`.
     """
-    relay = Relay(from_processes=job.isolation == "process")
+    relay = Relay(from_processes=job.isolation == "process", prints=job.isolation != "none")
     ledger = Ledger(outcomes, record, observe, rank, relay)
     run = Run(
         job=job,
@@ -129,22 +130,23 @@ def drive(
         signal.siginterrupt(signal.SIGINT, True)
     n_taken = len(outcomes)
     haste: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    try:
-        observe(RunStarted(n_leaves, n_workers, n_taken))
-        with in_use(executor), run.listening():
-            yield run
-    except KeyboardInterrupt:
-        haste = in_haste()
-        if job.isolation == "process":
-            ledger.forget_interrupted()
-        raise
-    finally:
+    with termination_heard():
         try:
-            with haste:
-                run.settle()
-            relay.finish()
+            observe(RunStarted(n_leaves, n_workers, n_taken))
+            with in_use(executor), run.listening():
+                yield run
+        except KeyboardInterrupt:
+            haste = in_haste()
+            if job.isolation == "process":
+                ledger.forget_interrupted()
+            raise
         finally:
-            observe(RunFinished())
+            try:
+                with haste:
+                    run.settle()
+                relay.finish()
+            finally:
+                observe(RunFinished())
 
 
 @contextlib.contextmanager
@@ -157,7 +159,6 @@ def in_caller(job: Job) -> Iterator[None]:
     if job.isolation == "process":
         yield
     else:
-        streams = job.isolation == "thread"  # else the output is in order as it is
-        hearing = routed(job.ears, own_process=False, streams=streams)
+        hearing = routed(job.ears, own_process=False)
         with limit_caller(job.inner_threads), hearing, tidied():
             yield

@@ -46,7 +46,7 @@ from anyfold.errors import JournalError, JournalWarning
 
 __all__ = ["Journal", "Terms"]
 
-COLUMNS = "failed, fit_time, started, ended, scores, failure, warnings, place"
+COLUMNS = "failed, fit_time, started, ended, scores, failure, warnings, said, place"
 
 AT_ONCE = 400
 """Keys in one query."""
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 _INSERT = (
     f"INSERT OR REPLACE INTO outcomes (key, run, recorded, model, fold, {COLUMNS}) "
-    f"VALUES ({','.join('?' * 13)})"
+    f"VALUES ({','.join('?' * 14)})"
 )
 
 

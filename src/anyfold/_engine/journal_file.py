@@ -40,7 +40,7 @@ TABLES = {
     "outcomes": (
         "CREATE TABLE outcomes (key BLOB PRIMARY KEY, run INTEGER, recorded REAL, model TEXT, fold INTEGER, "
         "failed INTEGER, fit_time REAL, started REAL, ended REAL, scores TEXT, failure TEXT, warnings TEXT, "
-        "place TEXT)"
+        "said TEXT, place TEXT)"
     ),
 }
 PATIENCE = 30.0

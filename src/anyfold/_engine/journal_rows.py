@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from anyfold import errors
 from anyfold._data.serialize import dumps, loads
-from anyfold._plan.task import Failure, FoldScores, Outcome, RelayedWarning, TaskKey
+from anyfold._plan.task import Failure, FoldScores, LoggedMessage, Outcome, RelayedWarning, TaskKey
 
 __all__ = ["Terms", "decode", "encode", "row_key"]
 
-Columns = tuple[int, float | None, float, float, str | None, str | None, str, str | None]
+Columns = tuple[int, float | None, float, float, str | None, str | None, str, str | None, str | None]
 
 TEMPORARY = (MemoryError, KeyboardInterrupt, SystemExit, OSError, errors.AnyfoldError)
 """Errors that say more about the moment than about the model."""
@@ -83,7 +83,7 @@ def encode(outcome: Outcome, terms: Terms) -> tuple[Columns, bool] | None:
     failure, value = outcome.failure, outcome.value
     if failure is not None and not _is_the_models(failure):
         return None
-    if terms.predictions and outcome.warnings:
+    if terms.predictions and (outcome.warnings or outcome.messages or outcome.output):
         return None  # nobody knows which of them came from predicting
     if value is not None and not isinstance(value, FoldScores):
         return None
@@ -100,6 +100,7 @@ def encode(outcome: Outcome, terms: Terms) -> tuple[Columns, bool] | None:
         scores,
         None if failure is None else json.dumps(_failure(failure)),
         json.dumps([_warning(warning) for warning in outcome.warnings]),
+        _said(outcome),
         None if place is None else json.dumps([place.host, place.pid, place.thread]),
     )
     return columns, failure is not None and failure.stage == "score"
@@ -107,13 +108,18 @@ def encode(outcome: Outcome, terms: Terms) -> tuple[Columns, bool] | None:
 
 def decode(key: TaskKey, columns: Columns, terms: Terms) -> Outcome | None:
     """Return what was written down as an outcome of a task; None if it is not as it should be."""
-    _, _, started, ended, scores, failure, warnings, _ = columns
+    _, _, started, ended, scores, failure, warnings, said, _ = columns
     try:
+        messages, output = [], []
+        if said is not None:
+            messages, output = _parsed(said)
         outcome = Outcome(
             key,
             value=None if scores is None else _read_scores(_parsed(scores)),
             failure=None if failure is None else _read_failure(_parsed(failure)),
             warnings=tuple(map(_read_warning, _parsed(warnings))),
+            messages=tuple(map(_read_message, messages)),
+            output=tuple(map(_read_output, output)),
             started=_typed(started, float),
             ended=_typed(ended, float),
         )
@@ -186,6 +192,13 @@ def _warning(warning: RelayedWarning) -> list[Any]:
     return [category.__module__, category.__qualname__, warning.message, warning.filename, warning.lineno]
 
 
+def _said(outcome: Outcome) -> str | None:
+    if not (outcome.messages or outcome.output):
+        return None
+    messages = [[told.logger, told.level, told.message] for told in outcome.messages]
+    return json.dumps([messages, outcome.output])
+
+
 # ---- reading ----------------------------------------------------------------------------------
 
 
@@ -251,6 +264,18 @@ def _read_warning(told: Any) -> RelayedWarning:
     if not 0 <= _typed(line, int) <= LAST_LINE:
         raise ValueError(f"{line} is no line")
     return RelayedWarning(category, message, filename, line)
+
+
+def _read_message(told: Any) -> LoggedMessage:
+    logger, level, message = told
+    return LoggedMessage(_typed(logger, str), _typed(level, int), _typed(message, str))
+
+
+def _read_output(told: Any) -> tuple[str, str]:
+    stream, text = told
+    if stream not in ("stdout", "stderr"):
+        raise ValueError(f"{stream!r} is no stream")
+    return stream, _typed(text, str)
 
 
 def _known_class(module: Any, name: Any, base: type[T]) -> type[T] | None:

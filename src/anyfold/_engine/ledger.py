@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 
 from anyfold._data.serialize import loads
 from anyfold._engine.events import Event, TaskFinished
 from anyfold._engine.relay import Relay
-from anyfold._plan.task import Failure, Outcome, Place, TaskKey
+from anyfold._plan.task import Failure, LoggedMessage, Outcome, Place, TaskKey
 from anyfold._worker.failures import failure_of
 
 __all__ = ["Ledger"]
@@ -75,7 +78,9 @@ class Ledger:
         quiet = outcome
         if outcome.logs or outcome.output or outcome.parts:
             parts = tuple(replace(part, logs=(), output=()) for part in outcome.parts if part.warnings)
-            quiet = replace(outcome, logs=(), output=(), parts=parts)
+            messages = tuple(map(_message, outcome.logs))
+            output = _joined(outcome.output)
+            quiet = replace(outcome, logs=(), messages=messages, output=output, parts=parts)
         self.outcomes[outcome.key] = quiet
         is_long = quiet.ended - quiet.started > GROUP_SECONDS
         due = time.monotonic() + (0.0 if is_long or self.record is None else GROUP_SECONDS)
@@ -108,6 +113,19 @@ class Ledger:
         for key in [key for key, outcome in self.outcomes.items() if _was_interrupted(outcome)]:
             del self.outcomes[key]
         self._uncounted = [outcome for outcome in self._uncounted if not _was_interrupted(outcome)]
+
+
+def _message(record: logging.LogRecord) -> LoggedMessage:
+    text = record.getMessage()
+    if record.exc_text:
+        text = f"{text}\n{record.exc_text}"
+    return LoggedMessage(record.name, record.levelno, text)
+
+
+def _joined(output: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Put together what was printed to the same stream without a break."""
+    runs = groupby(output, key=itemgetter(0))
+    return tuple((stream, "".join(text for _, text in pieces)) for stream, pieces in runs)
 
 
 def _was_interrupted(outcome: Outcome) -> bool:

@@ -22,10 +22,13 @@ class Relay:
     ----------
     from_processes : bool
         Whether the filters of the caller's loggers have not seen the records yet.
+    prints : bool
+        Whether nobody has seen what was printed yet.
     """
 
-    def __init__(self, *, from_processes: bool) -> None:
+    def __init__(self, *, from_processes: bool, prints: bool) -> None:
         self._from_processes = from_processes
+        self._prints = prints
         self._next = 0
         self._waiting: dict[int, Outcome] = {}
 
@@ -50,6 +53,8 @@ class Relay:
                 self._log(record, outcome.key)
             except Exception:
                 logging.getLogger(record.name).debug("cannot pass on a record", exc_info=True)
+        if not self._prints:
+            return
         texts: dict[str, list[str]] = {}
         for name, text in outcome.output:
             texts.setdefault(name, []).append(text)

@@ -13,6 +13,7 @@ __all__ = [
     "FitCost",
     "FoldScores",
     "Leaf",
+    "LoggedMessage",
     "Outcome",
     "Place",
     "RelayedWarning",
@@ -80,6 +81,16 @@ class RelayedWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedMessage:
+    """What is kept of a logging record: no more than a text, since records may hold anything."""
+
+    logger: str
+    level: int
+    message: str
+    """With the traceback, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a task has no result: an error of the model, or of the worker that ran it."""
 
@@ -129,8 +140,10 @@ class Outcome:
     failure: Failure | None = None
     warnings: tuple[RelayedWarning, ...] = ()
     logs: tuple[LogRecord, ...] = ()
+    """As the task made them; passed on, and kept as `messages`."""
+    messages: tuple[LoggedMessage, ...] = ()
     output: tuple[tuple[str, str], ...] = ()
-    """Name of the stream and text of what was printed; like the logs, passed on and not kept."""
+    """Name of the stream and text of what was printed, in order."""
     payload: bytes | None = None
     """Pickled extras that are asked for by name: fitted estimator, predictions."""
     place: Place | None = None

@@ -57,6 +57,10 @@ class Said:
     logs: list[logging.LogRecord] = field(default_factory=list)
     output: list[tuple[str, str]] = field(default_factory=list)
     """Name of the stream and text."""
+    is_live: bool = False
+    """Whether what is printed is seen at once as well."""
+    around: Said | None = None
+    """What the task says inside of which this one runs."""
 
     def lengths(self) -> tuple[int, int, int]:
         """Return how much has been said, for `since`."""
@@ -101,9 +105,9 @@ def the_callers_ears() -> Ears:
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[Said]:
-    """Collect what this task says."""
-    said = Said()
+def recorded(*, is_live: bool = False) -> Iterator[Said]:
+    """Collect what this task says; with `is_live`, what it prints is seen at once as well."""
+    said = Said(is_live=is_live, around=_said.get())
     token = _said.set(said)
     try:
         yield said
@@ -134,7 +138,7 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def routed(ears: Ears, *, own_process: bool, streams: bool) -> Iterator[None]:
+def routed(ears: Ears, *, own_process: bool) -> Iterator[None]:
     """Record what tasks say in this process; entered by several threads at once, the first sets the hook.
 
     Parameters
@@ -143,8 +147,6 @@ def routed(ears: Ears, *, own_process: bool, streams: bool) -> Iterator[None]:
         What the caller wants to hear.
     own_process : bool
         Whether this process is a worker, which takes over the caller's levels of logging.
-    streams : bool
-        Whether to record what is printed.
     """
     global _hook_depth, _hook
     with _hook_lock:
@@ -155,9 +157,8 @@ def routed(ears: Ears, *, own_process: bool, streams: bool) -> Iterator[None]:
             _hook.enter_context(_logging_hook())
             if own_process:
                 _take_over_levels(ears)
-            if streams:
-                for name in ("stdout", "stderr"):
-                    _hook.enter_context(_stream_hook(name))
+            for name in ("stdout", "stderr"):
+                _hook.enter_context(_stream_hook(name))
     try:
         yield
     finally:
@@ -331,10 +332,12 @@ class _RoutedStream:
 
     def write(self, text: str) -> int:
         said = _said.get()
-        if said is None:
-            return self._stream.write(text)
-        said.output.append((self._name, text))
-        return len(text)
+        while said is not None:
+            said.output.append((self._name, text))
+            if not said.is_live:
+                return len(text)
+            said = said.around
+        return self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

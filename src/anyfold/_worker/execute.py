@@ -207,7 +207,7 @@ def run_stem(
     with (
         _surroundings(job) as found,
         watched(job.timeout, address),
-        recorded(),
+        _heard(job),
         found,
         _generators(job, leaf),
     ):
@@ -232,7 +232,7 @@ def _take(job: Job, stem: Shared[Any] | None) -> None:
 def run_leaf(job: Job, leaf: Leaf, found: Found) -> Outcome:
     """Do one leaf; an error of the model is an outcome, not an exception."""
     started = time.time()
-    with seeding_runs(seed_for(job.root_seed, NESTED, leaf.key.fold)), recorded() as said:
+    with seeding_runs(seed_for(job.root_seed, NESTED, leaf.key.fold)), _heard(job) as said:
         produced = _attempt(job, leaf, said, found)
     return _outcome(leaf, produced, said, started)
 
@@ -274,12 +274,16 @@ def _surroundings(job: Job) -> Iterator[Found]:
         with (
             limit_worker(job.inner_threads, job.isolation),
             sklearn.config_context(**job.sklearn_config),
-            routed(job.ears, own_process=job.isolation == "process", streams=job.isolation != "none"),
+            routed(job.ears, own_process=job.isolation == "process"),
             contextlib.closing(Found(job.isolation)) as found,
         ):
             yield found
     finally:
         _depth.reset(token)
+
+
+def _heard(job: Job) -> contextlib.AbstractContextManager[Said]:
+    return recorded(is_live=job.isolation == "none")  # in the caller's own thread one may want to debug
 
 
 def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:

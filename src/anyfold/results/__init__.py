@@ -2,7 +2,15 @@
 
 from anyfold.results.cv_result import CVResult
 from anyfold.results.fitted_models import FittedModels
-from anyfold.results.records import FailureRecord, WarningRecord
+from anyfold.results.records import FailureRecord, LoggedRecord, OutputRecord, WarningRecord
 from anyfold.results.search_plot import plot_search
 
-__all__ = ["CVResult", "FailureRecord", "FittedModels", "WarningRecord", "plot_search"]
+__all__ = [
+    "CVResult",
+    "FailureRecord",
+    "FittedModels",
+    "LoggedRecord",
+    "OutputRecord",
+    "WarningRecord",
+    "plot_search",
+]

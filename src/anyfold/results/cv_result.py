@@ -16,7 +16,16 @@ from anyfold.results.display import as_html, as_text
 from anyfold.results.grid import OutcomeGrid
 from anyfold.results.lookup import check_model, one_of
 from anyfold.results.predictions import Classes, aligned_folds, in_sample_order, is_partition
-from anyfold.results.records import FailureRecord, WarningRecord, failures_of, warnings_of
+from anyfold.results.records import (
+    FailureRecord,
+    LoggedRecord,
+    OutputRecord,
+    WarningRecord,
+    failures_of,
+    logs_of,
+    output_of,
+    warnings_of,
+)
 from anyfold.results.statistics import mean_and_std
 from anyfold.results.tables import cross_validate_dict, summary_frame, tidy_frame
 from anyfold.results.views import Views
@@ -287,6 +296,16 @@ class CVResult(Views, Mapping[str, dict[str, Any]]):
     def warnings(self) -> tuple[WarningRecord, ...]:
         """Warnings that tasks issued, in the order of models and folds."""
         return tuple(record for outcome in self._grid for record in warnings_of(outcome))
+
+    @cached_property
+    def logs(self) -> tuple[LoggedRecord, ...]:
+        """What tasks logged at the levels that the caller had set, in the order of models and folds."""
+        return tuple(record for outcome in self._grid for record in logs_of(outcome))
+
+    @cached_property
+    def output(self) -> tuple[OutputRecord, ...]:
+        """What tasks printed, in the order of models and folds."""
+        return tuple(record for outcome in self._grid for record in output_of(outcome))
 
     @cached_property
     def missing(self) -> tuple[tuple[str, int], ...]:

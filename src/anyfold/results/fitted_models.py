@@ -13,7 +13,16 @@ from anyfold.errors import ModelFailedError
 from anyfold.results.display import table_as_html, table_as_text
 from anyfold.results.lookup import check_model
 from anyfold.results.payload import load
-from anyfold.results.records import FailureRecord, WarningRecord, failures_of, warnings_of
+from anyfold.results.records import (
+    FailureRecord,
+    LoggedRecord,
+    OutputRecord,
+    WarningRecord,
+    failures_of,
+    logs_of,
+    output_of,
+    warnings_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,6 +143,16 @@ class FittedModels(Mapping[str, Any]):
     def warnings(self) -> tuple[WarningRecord, ...]:
         """Warnings that models issued, in the order in which they were given."""
         return tuple(record for outcome in self._outcomes.values() for record in warnings_of(outcome))
+
+    @cached_property
+    def logs(self) -> tuple[LoggedRecord, ...]:
+        """What models logged at the levels that the caller had set, in the order in which they were given."""
+        return tuple(record for outcome in self._outcomes.values() for record in logs_of(outcome))
+
+    @cached_property
+    def output(self) -> tuple[OutputRecord, ...]:
+        """What models printed, in the order in which they were given."""
+        return tuple(record for outcome in self._outcomes.values() for record in output_of(outcome))
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -10,7 +10,16 @@ from anyfold._plan.task import REFIT, Outcome, Stage, TaskKey
 from anyfold.errors import WorkerTraceback
 from anyfold.results.payload import load
 
-__all__ = ["FailureRecord", "WarningRecord", "failures_of", "warnings_of"]
+__all__ = [
+    "FailureRecord",
+    "LoggedRecord",
+    "OutputRecord",
+    "WarningRecord",
+    "failures_of",
+    "logs_of",
+    "output_of",
+    "warnings_of",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,6 +123,63 @@ class WarningRecord:
     lineno: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedRecord:
+    """One message that a task logged on its worker.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    fold : int
+        Number of the fold, from 0; -1 for a fit on all data.
+    logger : str
+        Name of the logger.
+    level : int
+        As `logging` counts levels: 20 is INFO, 30 is WARNING.
+    message : str
+        Its text, with the traceback where there is one.
+
+    Examples
+    --------
+    >>> LoggedRecord("rf", 2, "forest", 20, "tree 7 is grown").message
+    'tree 7 is grown'
+    """
+
+    model: str
+    fold: int
+    logger: str
+    level: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRecord:
+    r"""What a task printed to one stream, until it printed to the other.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    fold : int
+        Number of the fold, from 0; -1 for a fit on all data.
+    stream : {"stdout", "stderr"}
+        Where it was printed.
+    text : str
+        With the ends of its lines.
+
+    Examples
+    --------
+    >>> OutputRecord("rf", 2, "stdout", "tree 7 is grown\n").stream
+    'stdout'
+    """
+
+    model: str
+    fold: int
+    stream: str
+    text: str
+
+
 def failures_of(outcome: Outcome, parameters: Mapping[str, Any]) -> tuple[FailureRecord, ...]:
     """Return the failure of a task, if there is one."""
     failure = outcome.failure
@@ -140,3 +206,14 @@ def warnings_of(outcome: Outcome) -> tuple[WarningRecord, ...]:
         WarningRecord(model, fold, told.category, told.message, told.filename, told.lineno)
         for told in outcome.warnings
     )
+
+
+def logs_of(outcome: Outcome) -> tuple[LoggedRecord, ...]:
+    """Return what a task logged, in order."""
+    model, fold, kept = outcome.key.model, outcome.key.fold, outcome.messages
+    return tuple(LoggedRecord(model, fold, told.logger, told.level, told.message) for told in kept)
+
+
+def output_of(outcome: Outcome) -> tuple[OutputRecord, ...]:
+    """Return what a task printed, in order."""
+    return tuple(OutputRecord(outcome.key.model, outcome.key.fold, *printed) for printed in outcome.output)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anyfold._plan.task import Failure, FoldScores, Outcome, Place, RelayedWarning, TaskKey
+from anyfold._plan.task import Failure, FoldScores, LoggedMessage, Outcome, Place, RelayedWarning, TaskKey
 from anyfold._version import __version__
 from anyfold.errors import AnyfoldWarning, InvalidInputError
 
@@ -134,6 +134,8 @@ def _told(outcome: Outcome) -> dict[str, Any]:
             [_name(warned.category), warned.message, warned.filename, warned.lineno]
             for warned in outcome.warnings
         ],
+        "messages": [[told.logger, told.level, told.message] for told in outcome.messages],
+        "output": outcome.output,
         "place": None if place is None else [place.host, place.pid, place.thread],
         "started": outcome.started,
         "ended": outcome.ended,
@@ -153,6 +155,8 @@ def _outcome(told: Mapping[str, Any]) -> Outcome:
         value=value,
         failure=None if failure is None else Failure(*failure),
         warnings=tuple(RelayedWarning(_category(name), *rest) for name, *rest in told["warnings"]),
+        messages=tuple(LoggedMessage(*message) for message in told["messages"]),
+        output=tuple((stream, text) for stream, text in told["output"]),
         place=None if place is None else Place(*place),
         started=told["started"],
         ended=told["ended"],

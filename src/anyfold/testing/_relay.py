@@ -80,23 +80,27 @@ class RelayTests(ContractBase):
         logger.addHandler(handler)
         propagate, logger.propagate = logger.propagate, False
         try:
-            self._run({name: Logs(name=name) for name in ("late", "soon")})
+            result = self._run({name: Logs(name=name) for name in ("late", "soon")})
         finally:
             logger.removeHandler(handler)
             logger.propagate = propagate
         assert records == _lines("logs without"), f"the caller's handler got {records}"
+        kept = [(told.model, told.fold, told.message) for told in result.logs]
+        assert kept == _of_each_task("logs without"), f"the result has {kept}"
 
     @contract_test("relay")
     def test_output_reaches_the_caller(self) -> None:
         """What tasks print reaches the caller's ``sys.stdout`` in the order of tasks, and names the task."""
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            self._run({name: Prints(name=name) for name in ("late", "soon")})
+            result = self._run({name: Prints(name=name) for name in ("late", "soon")})
         named = self.isolation != "none"
         if not named:
             self.note("naming the task in its output: it goes straight to the caller's terminal")
         lines = out.getvalue().splitlines()
         assert lines == _lines("prints without", named), f"the caller's output is {lines}"
+        kept = [(told.model, told.fold, told.text.rstrip("\n")) for told in result.output]
+        assert kept == _of_each_task("prints without"), f"the result has {kept}"
 
     def _warned(self, models: Any) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:
@@ -116,3 +120,7 @@ def _lines(verb: str, named: bool = True) -> list[str]:
         (f"[model {name!r}, fold {row // 20}] " if named else "") + f"{name} {verb} {row}"
         for name, row in ORDER
     ]
+
+
+def _of_each_task(verb: str) -> list[tuple[str, int, str]]:
+    return sorted((name, row // 20, f"{name} {verb} {row}") for name, row in ORDER)
