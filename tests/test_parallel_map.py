@@ -17,6 +17,9 @@ import psutil
 import pytest
 
 import anyfold as af
+from anyfold._engine.supply import Supply
+from anyfold._mapping import Items, Returned
+from anyfold._plan.task import Outcome
 from anyfold.errors import (
     InvalidInputError,
     TaskTimeoutError,
@@ -296,6 +299,34 @@ def test_what_had_finished_when_time_was_over_is_in_the_error():
     assert caught.value.result == {0: 0, 1: 1}
 
 
+def test_a_limit_that_ends_when_all_items_have_finished_is_kept(tmp_path):
+    def note(n):
+        (tmp_path / str(n)).touch()
+        return n
+
+    parallel_map(note, [0], backend="multiprocessing")  # so that the workers are there
+    limit = time.monotonic() + 2
+    values = parallel_map(note, iter([1, 2]), return_as="generator", backend="multiprocessing", time_limit=2)
+    assert next(values) == 1
+    while not (tmp_path / "2").exists() or time.monotonic() < limit + 0.1:
+        time.sleep(0.01)
+    assert list(values) == [2]
+
+
+@pytest.mark.parametrize("n_known", [None, 6])
+def test_whether_there_is_more_is_asked_of_the_items(n_known):
+    returned = Returned(None, ordered=True)
+    items = Items("f", iter(range(6)), n_known, 1, returned, packed=False, alone=False, ahead=None)
+    supply = Supply(items, 6, {}, returned, lambda key: key.fold, asked=items.has_more)
+    assert supply.has_more()
+    units = [supply.take(1) for _ in range(4)]
+    assert sum(len(group.items) for unit in units for group in unit) == 6
+    (group,) = units[0]
+    assert not supply.has_more()
+    returned[group.key] = Outcome(group.key, n_items=1)
+    assert supply.has_more()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_interrupt_has_what_had_finished(backend):
     def interrupt(event):
@@ -393,6 +424,26 @@ def test_callbacks_hear_of_all_items(backend):
     finished = [event.outcome for event in events if isinstance(event, TaskFinished)]
     assert sum(outcome.n_items for outcome in finished) == 1000
     assert len(finished) < 500  # they were grouped
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_callbacks_hear_why_an_item_has_failed(backend):
+    heard = []
+    with pytest.raises(ZeroDivisionError):
+        parallel_map(lambda n: 1 // n, [1, 0], backend=backend, callbacks=[heard.append])
+    failures = [event.outcome.failure for event in heard if isinstance(event, TaskFinished)]
+    (failure,) = filter(None, failures)
+    assert failure.message == "integer division or modulo by zero"
+    assert "in <lambda>" in failure.traceback
+
+
+def test_callbacks_hear_of_an_item_that_cannot_be_sent():
+    heard = []
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        parallel_map(str, [1, Stuck(), 3], backend="multiprocessing", callbacks=[heard.append])
+    outcomes = {event.outcome.key.fold: event.outcome for event in heard if isinstance(event, TaskFinished)}
+    assert outcomes[1].failure.type_name == "TypeError"
+    assert 2 not in outcomes
 
 
 def test_how_many_items_a_generator_has_is_not_known():

@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 from anyfold._data.serialize import dumps, loads
@@ -229,6 +229,8 @@ class Items:
     ) -> None:
         self.error: Exception | None = None
         """What the inputs raised, to be raised behind the last item that was drawn."""
+        self.refuse: Callable[[Leaf, Failure], None]
+        """Is told of an item that cannot be sent; set by who has the run."""
         self._name = name
         self._inputs = inputs
         self._n_inputs = n_inputs
@@ -256,16 +258,31 @@ class Items:
                 return group
         if returned.failed or self.error is not None or self._is_far_ahead():
             raise StopIteration
-        items = []
-        try:
-            items.extend(islice(self._inputs, self._size()))
-        except Exception as error:
-            self.error = error
+        items = self._drawn(self._size())
         if not items:
             raise StopIteration
         first, self._n_drawn = self._n_drawn, self._n_drawn + len(items)
         self._largest = max(self._largest, len(items))
         return self._group(first, items) or next(self)
+
+    def has_more(self) -> bool:
+        """Return whether an item is left; where nobody knows how many there are, one is drawn to see."""
+        if self._returned.given_back:
+            return True
+        if self._n_inputs is not None:
+            return self._n_drawn < self._n_inputs
+        following = self._drawn(1)
+        self._inputs = chain(following, self._inputs)
+        return bool(following)
+
+    def _drawn(self, size: int) -> list[Any]:
+        items: list[Any] = []
+        if self.error is None:
+            try:
+                items.extend(islice(self._inputs, size))
+            except Exception as error:
+                self.error = error
+        return items
 
     def _is_far_ahead(self) -> bool:
         return self._ahead is not None and self._returned.n_ready >= self._ahead
@@ -294,7 +311,7 @@ class Items:
             else:
                 wanted = [left for left in self._returned.given_back if left.first < first]
                 self._returned.given_back = deque(wanted)
-                self._returned[key] = Outcome(key, failure=failure_of("worker", error))
+                self.refuse(Leaf(key), failure_of("worker", error))
             return None
         if len(items) > 1:
             self._returned.groups[key] = group
@@ -426,9 +443,11 @@ class Mapping:
                     record=None,
                     rank=index_of,
                     largest_unit=LARGEST_UNIT if alone else 1,
+                    has_more=items.has_more,
                     keeps_data=False,
                 )
             )
+            items.refuse = run.fail
             if whole:
                 stack.enter_context(in_caller(run.job))
             # Between two values the process is the caller's; threads see to themselves what their tasks need.

@@ -291,6 +291,7 @@ def working(
     rank: Callable[[TaskKey], int],
     layout: Layout | None = None,
     largest_unit: int = LARGEST_UNIT,
+    has_more: Callable[[], bool] | None = None,
     keeps_data: bool = True,
 ) -> Iterator[Run]:
     """Publish some work and set up its run, for a block that goes through it inside `in_caller`."""
@@ -330,6 +331,7 @@ def working(
             temp_dir=workers.temp_dir,
             resources=settings.resources,
             largest_unit=largest_unit,
+            has_more=has_more,
             observe=observer([*settings.callbacks, bar]),
         ) as run:
             run.bar = bar

@@ -56,6 +56,7 @@ def drive(
     resources: Mapping[str, Mapping[str, float]] | None = None,
     temp_dir: str | None = None,
     largest_unit: int = LARGEST_UNIT,
+    has_more: Callable[[], bool] | None = None,
     observe: Callable[[Event], None] = lambda event: None,
 ) -> Iterator[Run]:
     """Set up a run of leaves on an executor; at the end of the block what still runs is stopped.
@@ -94,6 +95,8 @@ def drive(
         Where the mailbox may keep a file, on systems where it needs one.
     largest_unit : int
         Leaves that may be submitted together.
+    has_more : callable, optional
+        Says whether leaves are left to be drawn, where `n_leaves` counts something else.
     observe : callable
         Is told what happens, in this thread.
 
@@ -115,6 +118,7 @@ def drive(
             layout,
             most_stems=n_workers + 1,
             cuts_branches=job.isolation == "none",
+            asked=has_more,
         ),
         executor=executor,
         shared_job=shared_job,

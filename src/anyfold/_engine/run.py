@@ -345,7 +345,7 @@ class Run:
                 if len(unit.leaves) > 1:
                     self.supply.put_back([leaf])
                 else:
-                    self._fail(leaf, unsent_failure(leaf, error))
+                    self.fail(leaf, unsent_failure(leaf, error))
         else:
             self._take_along(unit)
             left = list(filter(self.supply.is_wanted, unit.leaves))
@@ -354,7 +354,7 @@ class Run:
                 return
             for leaf in left:
                 lost_leaf = AnyfoldError("the executor reported its unit as done without an outcome of it")
-                self._fail(leaf, failure_of("worker", lost_leaf))
+                self.fail(leaf, failure_of("worker", lost_leaf))
 
     def _take_along(self, unit: _Unit) -> None:
         """Take the outcomes that no mail has brought, and that have come with the future of their unit."""
@@ -386,7 +386,7 @@ class Run:
             if stack is not None:
                 for leaf in self.supply.fell(stem):
                     seconds = self.job.timeout or 0.0
-                    self._fail(leaf, timeout_failure(leaf.key, seconds, stack, leaf.parameters))
+                    self.fail(leaf, timeout_failure(leaf.key, seconds, stack, leaf.parameters))
             elif stem.n_lost <= self.blame.retries:
                 self.supply.to_fit.append(stem)
                 return
@@ -400,7 +400,8 @@ class Run:
         self.blame.unexplained.clear()  # a worker has done something; without a mailbox only this says so
         self._entered(self.ledger.take(key, data))
 
-    def _fail(self, leaf: Leaf, failure: Failure) -> None:
+    def fail(self, leaf: Leaf, failure: Failure) -> None:
+        """Enter a failure that no worker has sent."""
         self._entered(self.ledger.fail(leaf.key, failure))
 
     def _entered(self, outcome: Outcome | None) -> None:
@@ -447,12 +448,12 @@ class Run:
             return
         if stack is not None:
             seconds = self.job.timeout or 0.0
-            self._fail(guilty, timeout_failure(guilty.key, seconds, stack, guilty.parameters))
+            self.fail(guilty, timeout_failure(guilty.key, seconds, stack, guilty.parameters))
         elif self.blame.may_retry(guilty.key):
             self.supply.put_back([guilty])
         else:
             attempts = self.blame.charges[guilty.key]
-            self._fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
+            self.fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
 
     def _taken_apart(self, leaf: Leaf) -> bool:
         """Have the parts of a leaf run one by one, if it has any: one of them is to blame."""
@@ -480,7 +481,7 @@ class Run:
         lost = WorkerLostError(told)
         failure = failure_of("worker", lost)
         for leaf in self.supply.drain():
-            self._fail(leaf, failure)
+            self.fail(leaf, failure)
 
     def _abandon(self) -> None:
         """Let go of what nobody waits for any more."""

@@ -59,6 +59,8 @@ class Supply:
     """Units to run again; a leaf that was charged with a loss is alone in its unit."""
     held: Leaf | None = None
     """Drawn already, for the next unit."""
+    asked: Callable[[], bool] | None = None
+    """Says whether there are more fresh leaves, where they stand for things that are counted otherwise."""
     cutoff: int | None = None
     """Rank of a failed leaf behind which nothing counts any more."""
     stems: dict[tuple[int, Path], Stem] = field(default_factory=dict)
@@ -105,7 +107,7 @@ class Supply:
 
     def has_more(self) -> bool:
         """Return whether there are leaves left that may be submitted; True where nobody knows."""
-        return bool(self.again) or self.n_fresh > 0
+        return bool(self.again) or (self.n_fresh > 0 if self.asked is None else self.asked())
 
     def drain(self) -> Iterator[Leaf]:
         """Draw all leaves that are left."""

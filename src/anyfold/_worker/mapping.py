@@ -58,7 +58,7 @@ class Mapped:
         values, error, parts = self._called(leaf.key, items)
         if self.kept is not None:
             self.kept[leaf.key] = values, error
-            failure = None if error is None else Failure("fit", type(error).__name__, "", "")
+            failure = None if error is None else failure_of("fit", error)
             return Produced(None, failure=failure, n_items=len(values) + bool(failure), parts=parts)
         failure = None if error is None else failure_of("fit", error)
         try:
