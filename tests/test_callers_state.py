@@ -18,6 +18,7 @@ import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
 from tests.backends import BACKENDS
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -214,3 +215,10 @@ def test_a_paused_generator_does_not_keep_others_from_showing_their_progress(cap
     assert capsys.readouterr().err.count("anyfold: 3/3 tasks") == 1
     list(paused)
     assert capsys.readouterr().err.count("anyfold: 3/3 tasks") == 1
+
+
+def test_models_that_use_joblib_inside_of_a_task_are_fitted_on_threads():
+    X, y = np.arange(40.0)[:, None], np.arange(40) % 2
+    forest = RandomForestClassifier(3, max_depth=2, random_state=0)
+    result = af.run_cv(forest, af.Folds(X, y, cv=2), backend="threads", n_jobs=2)
+    assert not result.failures

@@ -182,6 +182,13 @@ class _InTask:
     def __init__(self, message: Any) -> None:
         self.message = message
 
+    @property
+    def pattern(self) -> str:
+        """What it matches, for scikit-learn, which makes filters of filters inside of tasks."""
+        if self.message is None or isinstance(self.message, str):
+            return self.message or ""
+        return str(self.message.pattern)
+
     def match(self, text: str) -> bool:
         """Return whether a task says this."""
         if _said.get() is None:
