@@ -141,7 +141,7 @@ def look(array, n):
 
 
 def test_data_that_calls_have_in_common_is_sent_once_and_cannot_be_changed():
-    shared = np.arange(100_000.0)
+    shared = np.arange(200_000.0)
     with on("multiprocessing"):
         seen = Parallel(batch_size=1)(delayed(look)(shared, n) for n in range(20))
     assert [value for value, _, _ in seen] == list(range(20))
@@ -158,7 +158,29 @@ def test_a_call_that_writes_to_common_data_has_a_copy_of_its_own():
         assert Parallel(batch_size=1)(delayed(write)(np_zeros, n) for n in range(6)) == list(range(6))
 
 
-np_zeros = np.zeros(100_000)
+np_zeros = np.zeros(200_000)
+
+
+def test_a_buffer_below_the_limit_of_joblib_can_be_filled_anew_for_each_call():
+    def calls():
+        buffer = np.empty(100_000)
+        for n in range(6):
+            buffer[:] = n // 2  # joblib draws a call for each of the two workers before it hands them over
+            yield delayed(look)(buffer, 0)
+
+    with on("multiprocessing"):
+        assert [value for value, *_ in Parallel(batch_size=1)(calls())] == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("max_nbytes", "is_shared"), [(7999, True), ("1K", True), (8000, False), (None, False)]
+)
+def test_the_limit_is_the_one_that_joblib_is_given(max_nbytes, is_shared):
+    array = np.arange(1000.0)
+    with on("multiprocessing"):
+        calls = (delayed(look)(array, n) for n in range(4))
+        seen = Parallel(batch_size=1, max_nbytes=max_nbytes)(calls)
+    assert seen[3][1] is not is_shared
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
