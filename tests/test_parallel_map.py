@@ -125,6 +125,26 @@ def test_a_generator_that_is_closed_stops_what_runs(tmp_path):
     assert list(values) == []
 
 
+def test_a_generator_that_was_closed_leaves_warm_workers_warm():
+    def where(_):
+        return os.getpid()
+
+    first = parallel_map(where, range(40), return_as="generator", backend="multiprocessing")
+    pids = set(islice(first, 40))
+    first.close()
+    assert set(parallel_map(where, range(40), backend="multiprocessing")) & pids
+    hanging = parallel_map(hang_from_one_on, count(), return_as="generator", backend="multiprocessing")
+    assert next(hanging) == 0
+    hanging.close()  # what has to be stopped costs its workers alone
+    assert parallel_map(abs, [-3], backend="multiprocessing") == [3]
+
+
+def hang_from_one_on(n):
+    if n:
+        threading.Event().wait()
+    return n
+
+
 def test_long_items_in_a_group_of_short_ones_are_shared_out():
     def sleep_at_the_end(n):
         if n >= 3000:

@@ -373,6 +373,7 @@ class Mapping:
     given_out: list[Any] = field(default_factory=list)
     """All values in order, where a list is wanted."""
     _error: BaseException | None = None
+    _engine: Run | None = None
 
     @property
     def name(self) -> str:
@@ -399,6 +400,10 @@ class Mapping:
             returned = Returned(kept, ordered=self.return_as != "generator_unordered")
             try:
                 yield from self._run(workers, returned, kept)
+            except GeneratorExit:
+                if self._engine is not None and self._engine.left_work:
+                    raise
+                return  # nothing runs any more: the workers may stay warm
             except KeyboardInterrupt as interrupt:
                 finished = {**dict(enumerate(self.given_out)), **returned.finished()}
                 interrupt.result = finished  # type: ignore[attr-defined]
@@ -447,6 +452,7 @@ class Mapping:
                     keeps_data=False,
                 )
             )
+            self._engine = run
             items.refuse = run.fail
             if whole:
                 stack.enter_context(in_caller(run.job))

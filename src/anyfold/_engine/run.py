@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -36,6 +36,9 @@ from anyfold.errors import AnyfoldError, WorkerLostError, WorkerMismatchError, W
 from anyfold.executors.base import Executor, Mailbox, Shared, capabilities_of, isolation_of
 
 __all__ = ["Run"]
+
+SOON = 0.5
+"""Seconds within which a unit ends whose last leaf has an outcome, or that was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class Run:
     """Whether a worker has reached the mailbox."""
     broken: Exception | None = None
     out_of_time: bool = False
+    left_work: bool = False
+    """Whether something still runs that nobody waits for and that cannot be stopped."""
     bar: Bar = field(default_factory=Bar)
     """Shows how far it is; for who goes through it by steps and wants nothing shown in between."""
 
@@ -462,6 +467,11 @@ class Run:
             self.supply.put_back([part])
         return bool(parts)
 
+    def _is_ending(self, unit: _Unit) -> bool:
+        """Return whether all that a unit was to do is done."""
+        has_outcomes = all(leaf.key in self.ledger.outcomes for leaf in unit.leaves)
+        return unit.future is not None and bool(unit.leaves) and has_outcomes
+
     def _break(self, error: Exception) -> None:
         """Remember that the executor can run nothing more."""
         if self.broken is None:
@@ -485,15 +495,20 @@ class Run:
 
     def _abandon(self) -> None:
         """Let go of what nobody waits for any more."""
-        running = [unit for unit in self.units.values() if unit.future is None or not unit.future.cancel()]
+        running = [unit for unit in self.units.values() if not _is_over(unit.future)]
+        futures = [unit.future for unit in running if unit.future is not None]
+        if all(map(self._is_ending, running)) and not wait(futures, SOON).not_done:
+            return
         # Where another run uses the executor too, its work must not be stopped: ours ends with its leaf.
-        if (
-            running
-            and "stop_running" in capabilities_of(self.executor)
-            and not in_use_elsewhere(self.executor)
-        ):
+        self.left_work = "stop_running" not in capabilities_of(self.executor)
+        if not self.left_work and not in_use_elsewhere(self.executor):
             # In a thread, where no second Ctrl-C can stop it half-way.
             stop = self.executor.stop_running  # type: ignore[attr-defined]
             stopping = threading.Thread(target=stop, name="anyfold-stop")
             stopping.start()
             stopping.join()
+            wait(futures, SOON)  # until it has been stopped
+
+
+def _is_over(future: Future[Any] | None) -> bool:
+    return future is not None and (future.cancel() or future.done())
