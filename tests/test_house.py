@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 import anyfold
+from anyfold._worker.calls import Calls
+from anyfold._worker.cross_validate import CrossValidation
+from anyfold._worker.execute import SharesSteps
+from anyfold._worker.fits import Fits
+from anyfold._worker.mapping import Mapped
+from anyfold._worker.predictions import Predictions
 
 HOUSE = Path(anyfold.__file__).parent
 ROOMS = {
@@ -45,6 +51,12 @@ def test_a_room_imports_only_what_lies_below_it(room):
         if not any(module == allowed or module.startswith(f"{allowed}.") for allowed in ROOMS[room])
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize("work", [Calls, Fits, Mapped, Predictions])
+def test_work_without_steps_in_common_knows_nothing_of_them(work):
+    assert not {"fit_stem", "take_stem"} & set(dir(work))
+    assert issubclass(CrossValidation, SharesSteps)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

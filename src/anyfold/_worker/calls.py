@@ -87,9 +87,3 @@ class Calls:
         parts = chain.from_iterable(map(with_parts, (*args, *kwargs.values())))
         with alone_if_needed(*parts):
             return Produced(None, {"value": call.function(*args, **kwargs)})
-
-    def fit_stem(self, leaf: Leaf, depth: int) -> Any:
-        """Do nothing: calls have no steps."""
-
-    def take_stem(self, fitted: Any) -> None:
-        """Do nothing: calls have no steps."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
@@ -40,6 +40,7 @@ from anyfold.executors.base import Isolation, Shared
 __all__ = [
     "Job",
     "Produced",
+    "SharesSteps",
     "StageError",
     "Work",
     "depth",
@@ -93,6 +94,11 @@ class Work(Protocol):
     def run(self, leaf: Leaf, *, writable: bool) -> Produced:
         """Do one leaf, on read-only data, or with ``writable`` on copies of its own."""
         ...
+
+
+@runtime_checkable
+class SharesSteps(Work, Protocol):
+    """Work whose leaves may have first steps in common, which a layout says."""
 
     def fit_stem(self, leaf: Leaf, depth: int) -> Any:
         """Fit the first steps of a leaf and return what others need of them."""
@@ -211,7 +217,7 @@ def run_stem(
         found,
         _generators(job, leaf),
     ):
-        fitted = job.work.fit_stem(leaf, depth)
+        fitted = _sharing(job).fit_stem(leaf, depth)
     return fitted if job.isolation == "process" else None
 
 
@@ -226,7 +232,13 @@ def _job(shared_job: Shared[Job]) -> Job:
 def _take(job: Job, stem: Shared[Any] | None) -> None:
     if stem is not None:
         with contextlib.suppress(SharedLost):  # what is not there is fitted here
-            job.work.take_stem(stem.get())
+            _sharing(job).take_stem(stem.get())
+
+
+def _sharing(job: Job) -> SharesSteps:
+    if not isinstance(job.work, SharesSteps):
+        raise TypeError(f"{type(job.work).__name__} has no steps that its leaves could share")
+    return job.work
 
 
 def run_leaf(job: Job, leaf: Leaf, found: Found) -> Outcome:

@@ -86,12 +86,6 @@ class Fits:
         """Return whether this process has no other work, so that what it takes is the task's."""
         return self.caller is not None and self.caller != os.getpid()
 
-    def fit_stem(self, leaf: Leaf, depth: int) -> Any:
-        """Do nothing: models that are fitted once have no steps in common."""
-
-    def take_stem(self, fitted: Any) -> None:
-        """Do nothing: models that are fitted once have no steps in common."""
-
 
 def taken_apart(data: Any, whose: str) -> tuple[Any, Any, Mapping[str, Any]]:
     """Return X, y and parameters of ``fit`` from what a user gives as (X, y) or (X, y, params)."""

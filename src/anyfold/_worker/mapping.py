@@ -131,12 +131,6 @@ class Mapped:
             return error
         return None
 
-    def fit_stem(self, leaf: Leaf, depth: int) -> Any:
-        """Do nothing: calls have no steps."""
-
-    def take_stem(self, fitted: Any) -> None:
-        """Do nothing: calls have no steps."""
-
 
 class _Noted(list[Any]):
     """What is said, and how many values there were at the time."""

@@ -63,9 +63,3 @@ class Predictions:
             model, X = private_copy(model), private_copy(X)
         with in_stage("predict"):
             return Produced(None, {"value": getattr(model, self.method)(X)})
-
-    def fit_stem(self, leaf: Leaf, depth: int) -> Any:
-        """Do nothing: nothing is fitted."""
-
-    def take_stem(self, fitted: Any) -> None:
-        """Do nothing: nothing is fitted."""
