@@ -24,6 +24,7 @@ from anyfold.errors import (
     InvalidInputError,
     TaskTimeoutError,
     TimeLimitError,
+    UnreadableResultError,
     UnsupportedFeatureError,
     WorkerLostError,
 )
@@ -246,6 +247,17 @@ def test_a_result_that_cannot_travel_is_named():
         parallel_map(make, range(600), backend="multiprocessing")
     assert caught.value.__notes__[-1] == "raised by make, item 300"
     assert isinstance(parallel_map(make, range(600), backend="threads")[300], Stuck)
+
+
+def test_a_result_that_cannot_be_read_is_named_and_costs_no_value_before_it():
+    def make(n):
+        return Trap() if n == 300 else [n]
+
+    values = parallel_map(make, range(600), return_as="generator", backend="multiprocessing")
+    assert list(islice(values, 300)) == [[n] for n in range(300)]
+    with pytest.raises(UnreadableResultError, match="make, item 300: what came back") as caught:
+        next(values)
+    assert "no number" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize(

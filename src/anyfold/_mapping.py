@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal
 
+from anyfold._data.readable import readable_items
 from anyfold._data.serialize import dumps, loads
 from anyfold._engine.drive import in_caller
 from anyfold._engine.relay import issue_warnings
@@ -171,9 +172,11 @@ def values_of(outcome: Outcome, kept: Kept | None) -> tuple[list[Any], BaseExcep
             try:
                 values = loads(outcome.value)
             except Exception as unreadable:
-                error = UnreadableResultError(f"{outcome.key}: what came back cannot be read here")
+                values = readable_items(outcome.value)
+                key = replace(outcome.key, candidate=1, fold=outcome.key.fold + len(values))
+                error = UnreadableResultError(f"{key}: what came back cannot be read here")
                 error.__cause__ = unreadable
-                return [], error
+                return values, error
         if outcome.failure is not None:
             error = _original(outcome.failure)
     if error is not None:
