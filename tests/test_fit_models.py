@@ -423,13 +423,14 @@ def test_what_cannot_be_fitted_is_told_before_any_work(arguments, message):
         af.fit_models(**arguments, backend="serial")
 
 
-def test_a_journal_is_refused_wherever_it_is_set(tmp_path):
+def test_a_journal_is_refused_and_one_for_all_calls_is_not_meant(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedFeatureError, match="keeps scores, no fitted models"):
         af.fit_models(Ridge(), X, y, journal=tmp_path / "journal", backend="serial")
+    monkeypatch.setenv("ANYFOLD_JOURNAL", str(tmp_path / "of the environment"))
+    assert list(af.fit_models(Ridge(), X, y, backend="serial")) == ["ridge"]
     with af.config_context(journal=tmp_path / "journal"):
-        with pytest.raises(UnsupportedFeatureError, match="from config_context"):
-            af.fit_models(Ridge(), X, y, backend="serial")
-        assert list(af.fit_models(Ridge(), X, y, backend="serial", journal=None)) == ["ridge"]
+        assert list(af.fit_models(Ridge(), X, y, backend="serial")) == ["ridge"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_code_of_the_page_runs():

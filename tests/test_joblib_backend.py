@@ -289,7 +289,7 @@ def test_what_tasks_say_reaches_the_caller(executor, capsys, caplog):
     [
         ({"retires": 1}, TypeError, "did you mean 'retries'"),
         ({"executor": "joblib"}, InvalidSettingError, "name another"),
-        ({"journal": "file"}, UnsupportedFeatureError, "has no journal"),
+        ({"journal": "file"}, UnsupportedFeatureError, "is given has no journal"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, error, told):

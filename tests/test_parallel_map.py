@@ -275,9 +275,12 @@ def test_bad_input_is_refused_before_any_work(wrong, told):
         wrong()
 
 
-def test_a_journal_is_refused(tmp_path):
-    with pytest.raises(UnsupportedFeatureError, match=r"from argument.*run no code"):
+def test_a_journal_is_refused_and_one_for_all_calls_is_not_meant(tmp_path, monkeypatch):
+    with pytest.raises(UnsupportedFeatureError, match=r"a map has no journal.*run no code"):
         af.parallel_map(abs, [1], journal=tmp_path / "journal")
+    monkeypatch.setenv("ANYFOLD_JOURNAL", str(tmp_path / "journal"))
+    assert af.parallel_map(abs, [-1], backend="serial") == [1]
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- faults ---------------------------------------------------------------------------------------------

@@ -471,8 +471,12 @@ def test_what_models_cannot_predict_is_told_before_any_work(arguments, message):
         af.predict_models(**{"models": {"tree": TREE}, "X": X, "backend": "serial", **arguments})
 
 
-def test_a_journal_is_refused(tmp_path):
+def test_a_journal_is_refused_and_one_for_all_calls_is_not_meant(tmp_path, monkeypatch):
     with pytest.raises(UnsupportedFeatureError, match="keeps scores, no predictions"):
         af.predict_partitions(TREE, X, journal=tmp_path / "journal", backend="serial")
     with pytest.raises(UnsupportedFeatureError, match="keeps scores, no predictions"):
         af.predict_models({"tree": TREE}, X, journal=tmp_path / "journal", backend="serial")
+    monkeypatch.setenv("ANYFOLD_JOURNAL", str(tmp_path / "journal"))
+    assert len(af.predict_partitions(TREE, X, n_partitions=2, backend="serial")) == len(X)
+    assert len(af.predict_models({"tree": TREE}, X, backend="serial")) == len(X)
+    assert list(tmp_path.iterdir()) == []

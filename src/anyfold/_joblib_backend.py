@@ -17,7 +17,8 @@ from typing import Any
 from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 
 from anyfold._joblib_call import Answer, Call, HeldWorkers
-from anyfold.errors import InvalidSettingError, UnsupportedFeatureError
+from anyfold._session import refuse_journal
+from anyfold.errors import InvalidSettingError
 from anyfold.executors.base import Executor, isolation_of
 from anyfold.settings import Resolved, effective_n_jobs, resolve
 
@@ -75,11 +76,7 @@ class AnyfoldBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise InvalidSettingError(
                 "executor='joblib' runs on the active backend of joblib, which is this one: name another"
             )
-        if settings.journal is not None:
-            raise UnsupportedFeatureError(
-                f"journal={str(settings.journal)!r} (from {settings.sources['journal']}): what joblib is "
-                "given has no journal; pass journal=None"
-            )
+        refuse_journal(settings, "what joblib is given has no journal")
         return settings
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:

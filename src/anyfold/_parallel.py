@@ -169,8 +169,7 @@ def _has_callbacks(estimator: Any) -> bool:
 
 def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[Any]:
     """Run calls of any function of scikit-learn's; the first that fails raises, as it would there."""
-    instead = "work inside config_context(journal=None)"
-    refuse_journal(settings, f"results of {calls[0].name}", instead)
+    refuse_journal(settings, f"a journal keeps scores, no results of {calls[0].name}; leave it out")
     given = settings.random_state if settings.random_state is not None else inherited_seed()
     keys = [TaskKey(calls[0].name, 0, position) for position in range(len(calls))]
     outcomes: dict[TaskKey, Outcome] = {}

@@ -152,13 +152,13 @@ def check_resources(settings: Resolved, models: Collection[str]) -> None:
             )
 
 
-def refuse_journal(settings: Resolved, what: str, instead: str = "pass journal=None") -> None:
-    """Refuse a journal where it could not keep what the call makes."""
-    if settings.journal is not None:
-        raise UnsupportedFeatureError(
-            f"journal={str(settings.journal)!r} (from {settings.sources['journal']}): a journal keeps "
-            f"scores, no {what}; {instead}, and save what is worth keeping yourself"
-        )
+def refuse_journal(settings: Resolved, why: str) -> None:
+    """Refuse the journal that a call is given where it could not keep what the call makes.
+
+    One that a context or a variable names for all calls is meant for those that can keep one.
+    """
+    if settings.journal is not None and settings.sources["journal"] == "argument":
+        raise UnsupportedFeatureError(f"journal={str(settings.journal)!r}: {why}")
 
 
 @contextlib.contextmanager

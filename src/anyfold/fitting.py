@@ -83,7 +83,7 @@ def fit_models(
         on the path of the parameter, and on nothing else. None draws a root, which the result records.
         ``ANYFOLD_RANDOM_STATE`` sets the default.
     **settings : Settings
-        How to run. A ``journal`` keeps no fitted models and is refused.
+        How to run. The argument ``journal`` is refused: it keeps no fitted models.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def fit_models(
     {'even': 0.96, 'odd': 0.973}
     """
     resolved = resolve(settings, caller=fit_models)
-    refuse_journal(resolved, "fitted models")
+    refuse_journal(resolved, "a journal keeps scores, no fitted models; save those yourself")
     if on_error not in ("warn", "raise"):
         raise InvalidInputError(f"on_error={on_error!r}: allowed are 'warn' and 'raise'")
     if isinstance(data, Mapping) and data and is_estimator(models):

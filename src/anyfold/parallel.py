@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Literal, TypeVar, Unpack, get_args, overload
 
 from anyfold._mapping import Mapping, ReturnAs
+from anyfold._session import refuse_journal
 from anyfold._worker.execute import inherited_seed
-from anyfold.errors import InvalidInputError, UnsupportedFeatureError
+from anyfold.errors import InvalidInputError
 from anyfold.settings import Resolved, Settings, resolve, with_settings_signature
 
 __all__ = ["parallel_map", "parallel_starmap"]
@@ -220,11 +221,10 @@ def _mapped(
     if return_as not in get_args(ReturnAs):
         allowed = ", ".join(map(repr, get_args(ReturnAs)))
         raise InvalidInputError(f"return_as={return_as!r}: allowed are {allowed}")
-    if settings.journal is not None:
-        raise UnsupportedFeatureError(
-            f"journal={str(settings.journal)!r} (from {settings.sources['journal']}): a map has no journal. "
-            "Opening one must run no code, and values of any type cannot be read without; pass journal=None"
-        )
+    refuse_journal(
+        settings,
+        "a map has no journal. Opening one must run no code, and values of any type cannot be read without",
+    )
     given = settings.random_state if random_state is None else random_state
     mapping = Mapping(
         fn, inputs, n_inputs, spread, settings, inherited_seed() if given is None else given, return_as

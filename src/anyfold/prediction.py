@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict_models", "predict_partitions"]
 
+NO_JOURNAL = "a journal keeps scores, no predictions; save those yourself"
+
 
 @with_settings_signature
 def predict_partitions(
@@ -128,7 +130,7 @@ def predict_partitions(
     True
     """
     resolved = resolve(settings, caller=predict_partitions)
-    refuse_journal(resolved, "predictions")
+    refuse_journal(resolved, NO_JOURNAL)
     name = type(model).__name__.lower()
     call = check_method(name, model, method)
     n_rows = count_rows(X)
@@ -223,7 +225,7 @@ def predict_models(
     1        0.34       -0.05
     """
     resolved = resolve(settings, caller=predict_models)
-    refuse_journal(resolved, "predictions")
+    refuse_journal(resolved, NO_JOURNAL)
     if not isinstance(models, Mapping) or not models:
         raise InvalidInputError(
             f"models is {type(models).__name__}, not a mapping from names to fitted models"

@@ -248,7 +248,9 @@ def test_an_estimator_that_cannot_be_sent_back_is_not_replaced_by_an_unfitted_on
         ours.cross_validate(HoldsALock(max_iter=500), X, y, return_estimator=True, backend="serial")
 
 
-def test_a_journal_is_refused_where_it_could_keep_nothing(tmp_path):
+def test_a_journal_is_refused_where_it_could_keep_nothing_and_one_for_all_calls_is_not_meant(
+    tmp_path, monkeypatch
+):
     X, y = load_iris(return_X_y=True)
     with pytest.raises(
         UnsupportedFeatureError, match="a journal keeps scores, no results of fit_and_predict"
@@ -256,6 +258,9 @@ def test_a_journal_is_refused_where_it_could_keep_nothing(tmp_path):
         ours.cross_val_predict(
             DecisionTreeClassifier(), X, y, journal=tmp_path / "j.sqlite", backend="serial"
         )
+    monkeypatch.setenv("ANYFOLD_JOURNAL", str(tmp_path / "j.sqlite"))
+    assert len(ours.cross_val_predict(DecisionTreeClassifier(), X, y, backend="serial")) == len(X)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_search_is_an_estimator_like_any_other():
