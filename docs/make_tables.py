@@ -1,9 +1,9 @@
-"""Writes the tables of the contract: ``python docs/make_tables.py [BACKEND ...]``, from the root.
+"""Writes tables of the manual: ``python docs/make_tables.py [settings | BACKEND ...]``, from the root.
 
 ``docs/contract.md`` lists the tests and the broken executors that they catch, ``docs/hostile_tasks.md`` what
 becomes of hostile tasks. ``docs/promises.md`` says
 which backend keeps which promise, from a run of the contract on each; naming backends runs these only and
-prints the table.
+prints the table. ``docs/settings.md`` has a table of all settings, which ``settings`` writes alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from anyfold._settings.fields import ProgramSettings, Settings, settings_of, variable_of
 
 ROOT = Path(__file__).parents[1]
 BACKENDS = ("serial", "threads", "processes", "multiprocessing", "loky", "joblib", "dask", "ray")
@@ -142,6 +144,26 @@ def _cell(report: dict[str, Any], category: str, notes: list[str]) -> str:
     return f"{verdict} ({numbers})" if numbers else verdict
 
 
+def settings_page(page: str) -> str:
+    """Return the page of the settings with its table, made from where they are written down."""
+    rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
+    arguments = settings_of(Settings)
+    for name, (_, setting) in settings_of(ProgramSettings).items():
+        sentences = [setting.help, f"Takes {setting.takes}."]
+        if setting.none is not None:
+            sentences.append(f"None: {setting.none}.")
+        if name not in arguments:
+            sentences.append("It concerns the whole program and is no argument of a call.")
+        variable = variable_of(name)
+        sentences.append("It has no variable." if variable is None else f"`{variable}` sets it.")
+        told = " ".join(sentences).replace("``", "`").replace("|", r"\|")
+        rows.append(f"| `{name}` | `{setting.default!r}` | {told} |")
+    before, _, rest = page.partition("## All settings\n")
+    _, _, after = rest.partition("## Other variables\n")
+    table = "\n".join(rows)
+    return f"{before}## All settings\n\n{table}\n\n## Other variables\n{after}"
+
+
 def check(backend: str) -> dict[str, Any]:
     """Run the contract on one backend and return the report."""
     command = [sys.executable, "-m", "anyfold", "check", backend, "--json"]
@@ -152,6 +174,10 @@ def check(backend: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     chosen = sys.argv[1:]
+    settings = ROOT / "docs/settings.md"
+    settings.write_text(settings_page(settings.read_text()))
+    if chosen == ["settings"]:
+        sys.exit()
     page = promises_page([check(backend) for backend in chosen or BACKENDS])
     if chosen:
         sys.stdout.write(page)

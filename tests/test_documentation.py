@@ -8,11 +8,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from docs.make_tables import settings_page
 
 import anyfold
 from anyfold import model_selection
 from anyfold._settings.fields import ProgramSettings, settings_of, variable_of
 from anyfold.executors._expected import DASK_VARIABLE, RAY_VARIABLES
+from anyfold.executors.registry import BACKENDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -65,6 +67,22 @@ def test_commands_and_files_of_other_kinds_are_well_formed():
             assert done.stderr == "", page
         for file in blocks(page, "toml"):
             assert tomllib.loads(file), page
+
+
+def test_the_table_of_settings_says_what_the_settings_are():
+    written = (ROOT / "docs/settings.md").read_text()
+    assert written == settings_page(written), "run python docs/make_tables.py settings"
+    assert all(f"\n| `{name}` |" in written for name in settings_of(ProgramSettings))
+
+
+def test_the_pages_and_examples_name_only_backends_that_exist():
+    made_there = {"counting", "mine", "anyfold"}  # the last one is what joblib calls anyfold
+    texts = [*PAGES.values(), *(path.read_text() for path in (ROOT / "examples").glob("*.py"))]
+    named = re.compile(r"""\b(?:backend|executor)=["'](\w[\w-]*)["']|get_executor\(["'](\w[\w-]*)["']""")
+    found = {one or other for text in texts for one, other in named.findall(text)}
+    found |= {name for text in texts for name in re.findall(r"\bANYFOLD_BACKEND=(\w+)", text)}
+    assert {"threads", "ray"} <= found
+    assert found <= {*BACKENDS} | made_there
 
 
 def test_the_pages_name_only_variables_that_exist():
