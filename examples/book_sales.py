@@ -20,7 +20,6 @@ Run it as it is, or choose where it runs without touching it::
 
 import time
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.compose import make_column_transformer
@@ -31,6 +30,11 @@ from sklearn.preprocessing import OneHotEncoder
 
 import anyfold as af
 from anyfold.model_selection import GridSearchCV
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 GENRES = ["crime", "fantasy", "romance", "science", "travel"]
 LANGUAGES = ["de", "en", "es", "fr"]

@@ -29,10 +29,12 @@ class JsonLines:
     """A callback that writes events to a file."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", buffering=1)  # by lines
+        self._file = path.open("a", buffering=1)  # by lines; what earlier runs have written stays
+        self.n_written = 0
 
     def __call__(self, event: Event) -> None:
         """Write one line."""
+        self.n_written += 1
         line = {"time": time.time(), "event": type(event).__name__, **self._details(event)}
         self._file.write(json.dumps(line) + "\n")
 
@@ -63,9 +65,7 @@ if __name__ == "__main__":
         "logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
         "tree": DecisionTreeClassifier(),
     }
-    result = af.run_cv(
-        models, af.Folds(X, y), scoring=["accuracy"], random_state=0, callbacks=[JsonLines(path)]
-    )
+    log = JsonLines(path)
+    result = af.run_cv(models, af.Folds(X, y), scoring=["accuracy"], random_state=0, callbacks=[log])
     print(result)
-    n_lines = len(path.read_text().splitlines())
-    print(f"\n{n_lines} events of {len(models) * result.n_folds} tasks are in {path}")
+    print(f"\n{log.n_written} events of {len(models) * result.n_folds} tasks were added to {path}")

@@ -12,7 +12,6 @@ bit of the result.
 import sys
 import time
 
-import matplotlib.pyplot as plt
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import anyfold as af
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 folds = af.Folds(X, y, cv=StratifiedKFold(3, shuffle=True, random_state=0))

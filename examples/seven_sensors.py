@@ -18,12 +18,16 @@ step is timed. Run it as it is::
 import time
 from contextlib import contextmanager
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
 import anyfold as af
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 N_ROWS, N_CHANNELS, N_TREES = 2000, 20, 30
 rng = np.random.default_rng(0)

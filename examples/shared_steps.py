@@ -6,7 +6,6 @@ Sixteen candidates, a principal component analysis and a logistic regression eac
 different analyses. anyfold fits each of these once on each fold, wherever the work runs.
 """
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.datasets import make_classification
 from sklearn.decomposition import PCA
@@ -14,6 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 import anyfold as af
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 X, y = make_classification(800, 300, n_informative=30, random_state=0)
 folds = af.Folds(X, y, cv=3)
@@ -43,12 +47,16 @@ class PipelineOfMyOwn(Pipeline):
 
 
 # %%
-# Both grids on threads, on processes, on a Ray and on a Dask cluster. The executors are made before and
-# have worked already, so that no start of a worker is counted. The clusters are local ones with two
-# workers; the address of a real one would be an option of ``get_executor``.
+# Both grids on threads, on processes, and on a Ray and a Dask cluster where these are installed. The
+# executors are made before and have worked already, so that no start of a worker is counted. The clusters
+# are local ones with two workers; the address of a real one would be an option of ``get_executor``.
 
+known = {backend.name: backend for backend in af.available_backends()}
 rows, runs = {}, {}
 for name in ("threads", "processes", "ray", "dask"):
+    if not known[name].available:
+        print(f"{name} is left out: it {known[name].detail}\n")
+        continue
     with af.get_executor(name, n_jobs=2) as executor:
         af.run_cv(dict(list(candidates(Pipeline).items())[:8]), folds, backend=executor)  # to warm up
         apart = af.run_cv(candidates(PipelineOfMyOwn), folds, backend=executor, random_state=0)

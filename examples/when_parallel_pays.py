@@ -13,10 +13,14 @@ import sys
 import time
 from functools import partial
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 import anyfold as af
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 N_WORKERS = 2
 QUICK = "--quick" in sys.argv

@@ -9,7 +9,6 @@ as it is. No module to install, no ``if __name__ == "__main__"``.
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_breast_cancer
@@ -21,6 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import anyfold as af
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    raise SystemExit('this example draws; pip install "anyfold[plot]", or ".[plot]" in a clone') from None
 
 X, y = load_breast_cancer(return_X_y=True)
 folds = af.Folds(X, y, cv=StratifiedKFold(5, shuffle=True, random_state=0))

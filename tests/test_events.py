@@ -218,6 +218,7 @@ def test_the_time_left_is_that_of_the_tasks_so_far():
 def test_the_example_writes_a_line_of_json_for_each_event(tmp_path):
     example = Path(__file__).parent.parent / "examples" / "log_events.py"
     log = tmp_path / "events.jsonl"
+    log.write_text('{"event": "of an earlier run"}\n')
     done = subprocess.run(
         [sys.executable, example, log],
         env=os.environ | {"ANYFOLD_BACKEND": "threads"},
@@ -225,7 +226,8 @@ def test_the_example_writes_a_line_of_json_for_each_event(tmp_path):
         text=True,
         check=True,
     )
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    earlier, *lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert earlier == {"event": "of an earlier run"}
     assert lines[0] | {"event": "RunStarted", "n_tasks": 10} == lines[0]
     assert lines[-1]["event"] == "RunFinished"
     finished = [line for line in lines if line["event"] == "TaskFinished"]
@@ -233,4 +235,4 @@ def test_the_example_writes_a_line_of_json_for_each_event(tmp_path):
         (model, fold) for model in ("logistic regression", "tree") for fold in range(5)
     }
     assert all(0 < line["test"]["accuracy"] <= 1 and line["pid"] > 0 for line in finished)
-    assert "10 tasks" in done.stdout
+    assert f"{len(lines)} events of 10 tasks" in done.stdout

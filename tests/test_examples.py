@@ -74,3 +74,23 @@ def test_an_example_beside_one_ray_and_one_dask_tells_its_story_to_the_end(name,
     assert "False" not in told
     assert re.fullmatch(LAST_LINES.get(name, ".*"), told.splitlines()[-1])
     assert len(re.findall(r": True$", told, re.MULTILINE)) == N_CLAIMS.get(name, 0)
+
+
+WITHOUT_MATPLOTLIB = """
+import runpy, sys
+
+sys.modules["matplotlib"] = None
+for path in sys.argv[1:]:
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        print(end)
+"""
+
+
+def test_examples_that_draw_say_at_once_where_matplotlib_is_missing():
+    draw = sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in ELSEWHERE)
+    command = [sys.executable, "-c", WITHOUT_MATPLOTLIB, *map(str, draw)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(told) == len(draw)
+    assert all('pip install "anyfold[plot]"' in line for line in told)
