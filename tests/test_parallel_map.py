@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from unittest.mock import Mock
 import numpy as np
 import psutil
 import pytest
+import sklearn
 
 import anyfold as af
 from anyfold._engine.supply import Supply
@@ -24,6 +26,7 @@ from anyfold.errors import (
     InvalidInputError,
     TaskTimeoutError,
     TimeLimitError,
+    UnknownBackendError,
     UnreadableResultError,
     UnsupportedFeatureError,
     WorkerLostError,
@@ -138,6 +141,15 @@ def test_a_generator_that_was_closed_leaves_warm_workers_warm():
     assert next(hanging) == 0
     hanging.close()  # what has to be stopped costs its workers alone
     assert parallel_map(abs, [-3], backend="multiprocessing") == [3]
+
+
+def test_a_generator_that_is_left_open_holds_up_no_exit():
+    program = (
+        "import anyfold as af\n"
+        "v = af.parallel_map(abs, range(9), return_as='generator', backend='multiprocessing', n_jobs=1)\n"
+        "next(v)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def hang_from_one_on(n):
@@ -273,6 +285,44 @@ def test_a_result_that_cannot_be_read_is_named_and_costs_no_value_before_it():
 def test_bad_input_is_refused_before_any_work(wrong, told):
     with pytest.raises(InvalidInputError, match=told):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"backend": "nope"}, "there is no backend 'nope'"),
+        ({"backend": "serial", "timeout": 1}, "cannot stop work that runs"),
+    ],
+)
+def test_what_a_generator_cannot_use_is_refused_by_the_call(settings, told):
+    drawn = []
+    with pytest.raises((UnknownBackendError, UnsupportedFeatureError), match=told):
+        af.parallel_map(abs, map(drawn.append, [1]), return_as="generator", **settings)
+    assert not drawn
+
+
+def test_a_generator_has_the_configuration_of_its_call():
+    with sklearn.config_context(assume_finite=True), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = af.parallel_map(look_and_warn, [0], return_as="generator", backend="serial")
+    assert list(values) == [(True, "an error")]
+
+
+def look_and_warn(_):
+    try:
+        warnings.warn("a warning", UserWarning, stacklevel=1)
+    except UserWarning:
+        return sklearn.get_config()["assume_finite"], "an error"
+    return None
+
+
+def test_the_time_of_a_generator_counts_from_its_first_value():
+    parallel_map(abs, [0], backend="multiprocessing")  # so that the workers are there
+    limit = time.monotonic() + 2
+    values = parallel_map(abs, range(3), return_as="generator", backend="multiprocessing", time_limit=2)
+    while time.monotonic() < limit + 0.1:
+        time.sleep(0.01)
+    assert list(values) == [0, 1, 2]
 
 
 def test_a_journal_is_refused_and_one_for_all_calls_is_not_meant(tmp_path, monkeypatch):

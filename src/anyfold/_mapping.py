@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from anyfold._data.readable import readable_items
 from anyfold._data.serialize import dumps, loads
-from anyfold._engine.drive import in_caller
+from anyfold._engine.drive import for_a_step, in_caller
 from anyfold._engine.relay import issue_warnings
 from anyfold._engine.run import Run
 from anyfold._plan.groups import Group, ItemKey, group_size
@@ -30,6 +31,7 @@ from anyfold._session import Workers, open_workers, working
 from anyfold._worker.failures import failure_of
 from anyfold._worker.mapping import Kept, Mapped
 from anyfold.errors import AnyfoldError, TimeLimitError, UnreadableResultError, WorkerTraceback
+from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors.base import isolation_of
 from anyfold.settings import Resolved
 
@@ -391,8 +393,16 @@ class Mapping:
         return self.given_out
 
     def one_by_one(self) -> Iterator[Any]:
-        """Yield values as they come, in order or not."""
+        """Return what yields values as they come, in order or not; what cannot be used is refused now."""
+        values = self._values()
+        next(values)
+        assert self._engine is not None
+        _close_at_exit(values, type(self._engine.executor))
+        return values
+
+    def _values(self) -> Generator[Any]:
         with contextlib.closing(self._chunks()) as chunks:
+            yield next(chunks)
             for values in chunks:
                 yield from values
 
@@ -459,8 +469,11 @@ class Mapping:
             items.refuse = run.fail
             if whole:
                 stack.enter_context(in_caller(run.job))
-            # Between two values the process is the caller's; threads see to themselves what their tasks need.
-            step = in_caller if isolation == "none" and not whole else _nowhere
+            else:
+                run.bar.hide()
+                yield []  # all is checked, and nothing was drawn
+                run.begin()
+            step = _nowhere if whole else for_a_step
             told = Told()
             more = True
             while more and self._error is None:
@@ -488,6 +501,31 @@ class Mapping:
         )
         error.result = {**dict(enumerate(self.given_out)), **returned.finished()}
         return error
+
+
+_open: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
+
+
+_closed_first: set[type] = set()
+"""Kinds of executors that end at exit behind the generators that use them."""
+
+
+def _close_at_exit(values: Generator[Any], executor: type) -> None:
+    """Have a generator that is left open closed at exit, while there can still be threads."""
+    _open.add(values)
+    if executor not in _closed_first:
+        _closed_first.add(executor)
+        at_interpreter_exit(_close_open)
+
+
+def _close_open() -> None:
+    for values in list(_open):
+        with contextlib.suppress(ValueError):  # it is at work in another thread
+            values.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)  # they are the parent's
 
 
 def _proceed(run: Run, returned: Returned, *, whole: bool) -> bool:

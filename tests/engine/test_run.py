@@ -46,7 +46,7 @@ def run(recorded):
         n_workers=1,
         blame=Blame(2),
         ledger=Ledger(outcomes, recorded.extend, lambda event: None, KEYS.index, relay),
-        deadline=None,
+        time_limit=None,
         temp_dir=None,
         inbox=Inbox(),
     )

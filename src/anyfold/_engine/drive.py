@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from anyfold._engine.events import Event, RunFinished, RunStarted
@@ -35,7 +34,7 @@ from anyfold._worker.threads import limit_caller
 from anyfold._worker.tidying import tidied
 from anyfold.executors.base import Executor, Shared
 
-__all__ = ["drive", "in_caller"]
+__all__ = ["drive", "for_a_step", "in_caller"]
 
 
 @contextlib.contextmanager
@@ -125,7 +124,7 @@ def drive(
         n_workers=n_workers,
         blame=Blame(retries),
         ledger=ledger,
-        deadline=None if time_limit is None else time.monotonic() + time_limit,
+        time_limit=time_limit,
         temp_dir=temp_dir,
         largest_unit=largest_unit,
     )
@@ -134,23 +133,23 @@ def drive(
         signal.siginterrupt(signal.SIGINT, True)
     n_taken = len(outcomes)
     haste: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    with termination_heard():
+    try:
+        observe(RunStarted(n_leaves, n_workers, n_taken))
+        run.begin()
+        with in_use(executor), run.listening():
+            yield run
+    except KeyboardInterrupt:
+        haste = in_haste()
+        if job.isolation == "process":
+            ledger.forget_interrupted()
+        raise
+    finally:
         try:
-            observe(RunStarted(n_leaves, n_workers, n_taken))
-            with in_use(executor), run.listening():
-                yield run
-        except KeyboardInterrupt:
-            haste = in_haste()
-            if job.isolation == "process":
-                ledger.forget_interrupted()
-            raise
+            with haste:
+                run.settle()
+            relay.finish()
         finally:
-            try:
-                with haste:
-                    run.settle()
-                relay.finish()
-            finally:
-                observe(RunFinished())
+            observe(RunFinished())
 
 
 @contextlib.contextmanager
@@ -160,9 +159,17 @@ def in_caller(job: Job) -> Iterator[None]:
     In threads the tasks would see to it themselves, one by one; in a block around the whole run, what they
     leave behind is put back too.
     """
-    if job.isolation == "process":
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(termination_heard())
+        if job.isolation != "process":
+            stack.enter_context(limit_caller(job.inner_threads))
+            stack.enter_context(routed(job.ears, own_process=False))
+            stack.enter_context(tidied())
         yield
-    else:
-        hearing = routed(job.ears, own_process=False)
-        with limit_caller(job.inner_threads), hearing, tidied():
-            yield
+
+
+@contextlib.contextmanager
+def for_a_step(job: Job) -> Iterator[None]:
+    """Be `in_caller` for one step of a run, between which the process is the caller's."""
+    with in_caller(job) if job.isolation == "none" else termination_heard():
+        yield

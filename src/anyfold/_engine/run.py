@@ -77,8 +77,8 @@ class Run:
     n_workers: int
     blame: Blame
     ledger: Ledger
-    deadline: float | None
-    """On the monotonic clock."""
+    time_limit: float | None
+    """Seconds."""
     temp_dir: str | None
     largest_unit: int = LARGEST_UNIT
     """Leaves."""
@@ -94,6 +94,8 @@ class Run:
     heard: bool = False
     """Whether a worker has reached the mailbox."""
     broken: Exception | None = None
+    deadline: float | None = None
+    """On the monotonic clock."""
     out_of_time: bool = False
     left_work: bool = False
     """Whether something still runs that nobody waits for and that cannot be stopped."""
@@ -142,6 +144,10 @@ class Run:
                         self._record(key, data)
                     case _Finished(number):
                         self._take_along(self.units[number])
+
+    def begin(self) -> None:
+        """Have the time begin to count."""
+        self.deadline = None if self.time_limit is None else time.monotonic() + self.time_limit
 
     def to_the_end(self) -> None:
         """Submit and gather until there is nothing left to wait for."""

@@ -119,6 +119,7 @@ def borrow(
         warm = _Warm(get_executor(name, n_jobs, **chosen), key, _circumstances())
         if _worth_keeping(warm.executor):
             warm.note_sources()
+            _at_exit_once()
     emptied = _shelf.emptied
     try:
         yield warm.executor
@@ -207,7 +208,6 @@ def _take(key: Hashable | None) -> _Warm | None:
 def _put_back(warm: _Warm) -> None:
     warm.note_sources()
     warm.idle_since = time.monotonic()
-    _at_exit_once()
     with _shelf.lock:
         _shelf.idle.append(warm)
         if _shelf.timer is None:
