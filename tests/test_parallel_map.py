@@ -20,7 +20,7 @@ import sklearn
 
 import anyfold as af
 from anyfold._engine.supply import Supply
-from anyfold._mapping import Items, Returned
+from anyfold._items import Items, Returned
 from anyfold._plan.task import Outcome
 from anyfold.errors import (
     InvalidInputError,

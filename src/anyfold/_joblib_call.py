@@ -15,8 +15,8 @@ import sklearn
 
 from anyfold._engine.drive import in_caller
 from anyfold._engine.run import Run
+from anyfold._items import Told, index_of, values_of
 from anyfold._joblib_arguments import Arguments
-from anyfold._mapping import Told, index_of, values_of
 from anyfold._plan.groups import BatchKey, Group
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import Leaf, Outcome, TaskKey
