@@ -146,10 +146,10 @@ def _cell(report: dict[str, Any], category: str, notes: list[str]) -> str:
 
 def settings_page(page: str) -> str:
     """Return the page of the settings with its table, made from where they are written down."""
-    rows = ["| setting | default | what it does |", "| --- | --- | --- |"]
+    rows = ["| setting | what it does |", "| --- | --- |"]
     arguments = settings_of(Settings)
     for name, (_, setting) in settings_of(ProgramSettings).items():
-        sentences = [setting.help, f"Takes {setting.takes}."]
+        sentences = [f"Default: `{setting.default!r}`. {setting.help}", f"Takes {setting.takes}."]
         if setting.none is not None:
             sentences.append(f"None: {setting.none}.")
         if name not in arguments:
@@ -157,7 +157,7 @@ def settings_page(page: str) -> str:
         variable = variable_of(name)
         sentences.append("It has no variable." if variable is None else f"`{variable}` sets it.")
         told = " ".join(sentences).replace("``", "`").replace("|", r"\|")
-        rows.append(f"| `{name}` | `{setting.default!r}` | {told} |")
+        rows.append(f"| `{name}` | {told} |")
     before, _, rest = page.partition("## All settings\n")
     _, _, after = rest.partition("## Other variables\n")
     table = "\n".join(rows)

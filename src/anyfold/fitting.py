@@ -97,7 +97,7 @@ def fit_models(
     InvalidSettingError
         If a setting cannot be used.
     UnsupportedFeatureError
-        If the backend cannot do what a setting asks for, or if there is a ``journal``.
+        If the backend cannot do what a setting asks for, or if a ``journal`` is given.
     KeyboardInterrupt
         On Ctrl-C, with the models that had been fitted as its attribute ``result``, a `FittedModels`.
 

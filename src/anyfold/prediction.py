@@ -84,8 +84,8 @@ def predict_partitions(
     n_partitions : int, default=None
         How many partitions to make; None decides, see above.
     **settings : Settings
-        How to run; ``resources`` names the model by its class in lower case. A ``journal`` keeps no
-        predictions and is refused.
+        How to run; ``resources`` names the model by its class in lower case. The argument ``journal`` is
+        refused: it keeps no predictions.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def predict_partitions(
     InvalidSettingError
         If a setting cannot be used.
     UnsupportedFeatureError
-        If the backend cannot do what a setting asks for, or if there is a ``journal``.
+        If the backend cannot do what a setting asks for, or if a ``journal`` is given.
     UnpicklableModelError
         If a model or X cannot be sent to worker processes.
     TimeLimitError
@@ -178,7 +178,7 @@ def predict_models(
     method : str, default="predict"
         Name of the method of all models.
     **settings : Settings
-        How to run. A ``journal`` keeps no predictions and is refused.
+        How to run. The argument ``journal`` is refused: it keeps no predictions.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def predict_models(
     InvalidSettingError
         If a setting cannot be used.
     UnsupportedFeatureError
-        If the backend cannot do what a setting asks for, or if there is a ``journal``.
+        If the backend cannot do what a setting asks for, or if a ``journal`` is given.
     UnpicklableModelError
         If a model or X cannot be sent to worker processes.
     TimeLimitError
