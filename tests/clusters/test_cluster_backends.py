@@ -99,3 +99,36 @@ def test_a_missing_package_is_named_with_the_command(backend, package, monkeypat
 def test_importing_anyfold_imports_neither():
     code = "import sys, anyfold; assert not {'ray', 'dask', 'distributed'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
+
+
+WARM_RAY = """
+    import ray
+
+    def instance():
+        af.run_cv(Quick(), af.Folds(X, y, cv=2), backend="ray", n_jobs=2)
+        return ray.get_runtime_context().gcs_address
+
+    first = instance()
+    assert instance() == first
+
+    @ray.remote
+    class Users:
+        def answer(self):
+            return 42
+
+    users = Users.remote()
+    af.shutdown()
+    assert ray.get(users.answer.remote()) == 42
+    assert instance() == first
+    (MARKS / "done").touch()
+    sys.stdin.read()
+"""
+
+
+def test_a_local_ray_stays_for_the_next_call_and_for_the_users_actors_and_ends_with_the_program(
+    start_driver,
+):
+    driver = start_driver("ray", WARM_RAY)
+    driver.wait_for("done")
+    driver.process.kill()
+    assert driver.end()[0] == -9

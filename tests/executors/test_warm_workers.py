@@ -5,7 +5,17 @@ import sys
 import threading
 
 import pytest
-from tests.executors.executor_helpers import PATIENCE, alive, hold, read_pid, run_script, wait_until
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from tests.executors.executor_helpers import (
+    PATIENCE,
+    alive,
+    hold,
+    read_pid,
+    run_script,
+    wait_until,
+    workers_of,
+)
 
 from anyfold.executors import _warm, shutdown
 from anyfold.executors._warm import borrow
@@ -33,10 +43,85 @@ def test_the_next_call_finds_the_same_worker(backend):
 
 @pytest.mark.parametrize("backend", ["serial", "threads", "joblib"])
 def test_other_backends_are_closed_after_the_call(backend):
-    with borrow(backend, 2) as executor:
+    with borrow(backend, 1) as executor:  # joblib runs what is for one worker in the caller
         executor.submit(abs, -1).result(PATIENCE)
     assert executor.closed
     assert not _warm._shelf.idle
+
+
+def joblib_workers():
+    """Run one task on the two workers of joblib's active backend and return their process ids."""
+    before = set(workers_of())
+    with borrow("joblib", 2) as executor:
+        assert (executor.max_workers, executor.submit(abs, -1).result(PATIENCE)) == (2, 1)
+        kept = set(workers_of()) if executor.is_current() else set()
+    return kept or before
+
+
+def test_joblibs_workers_stay_for_the_next_call_and_for_joblib_itself():
+    first = joblib_workers()
+    assert len(first) == 2
+    assert joblib_workers() == first
+    assert set(Parallel(2)(delayed(os.getpid)() for _ in range(4))) <= first
+    assert joblib_workers() == first
+    shutdown()
+    assert not any(map(alive, first))
+
+
+def test_joblibs_workers_are_those_of_the_configuration_of_the_call():
+    first = joblib_workers()
+    with parallel_config("multiprocessing"):
+        others = joblib_workers()
+        assert len(others) == 2
+        assert joblib_workers() == others
+    assert not first & others
+    with parallel_config("loky", inner_max_num_threads=3):
+        with borrow("joblib", 2) as executor:
+            assert executor.submit(os.getenv, "OMP_NUM_THREADS").result(PATIENCE) == "3"
+    with parallel_config("threading"), borrow("joblib", 2) as executor:
+        assert executor.submit(os.getpid).result(PATIENCE) == os.getpid()
+    assert len(joblib_workers()) == 2
+
+
+def test_what_joblib_does_with_its_workers_in_between_is_noticed(monkeypatch):
+    first = joblib_workers()
+    Parallel(3)(delayed(abs)(n) for n in range(3))  # of the same pool
+    assert len(joblib_workers()) == 2
+    first = joblib_workers()
+    os.kill(min(first), 9)
+    wait_until(lambda: not any(map(alive, first)), "the end of the pool")
+    second = joblib_workers()
+    assert len(second) == 2
+    monkeypatch.setenv("SOMETHING_NEW", "1")
+    with borrow("joblib", 3) as executor:
+        assert executor.submit(os.getenv, "SOMETHING_NEW").result(PATIENCE) == "1"
+    assert not any(map(alive, second))
+
+
+def test_a_pool_of_joblibs_that_is_the_users_own_stays():
+    users = set(Parallel(2)(delayed(os.getpid)() for _ in range(4)))
+    assert users <= joblib_workers()
+    shutdown()
+    assert all(map(alive, users))
+    get_reusable_executor().shutdown()
+
+
+def test_a_fork_uses_none_of_joblibs_workers_of_its_parent():
+    parents = joblib_workers()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            own = {*joblib_workers(), *Parallel(2)(delayed(os.getpid)() for _ in range(4))}
+            os.write(write, str(len(own) == 2 and not own & parents).encode())
+            shutdown()
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        assert answer.read() == "True"
+    os.waitpid(pid, 0)
+    assert joblib_workers() == parents
 
 
 def test_other_options_or_numbers_of_workers_are_another_executor():
@@ -68,6 +153,25 @@ def test_options_that_cannot_be_compared_are_never_shared():
         registry._backends.pop("listed")
 
 
+def test_what_a_fork_cannot_stand_is_let_go_before_it():
+    from anyfold.executors import register_backend, registry
+    from anyfold.executors.multiprocessing import MultiprocessingExecutor
+
+    class Connected(MultiprocessingExecutor):
+        survives_fork = False
+
+    register_backend("connected", Connected)
+    try:
+        pids = worker("connected"), worker()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(alive(pids[0]))
+        assert os.waitpid(pid, 0) == (pid, 0)
+        assert worker() == pids[1]
+    finally:
+        registry._backends.pop("connected")
+
+
 def test_two_runs_at_a_time_never_share(tmp_path):
     with borrow("multiprocessing", 1) as one:
         first = one.submit(os.getpid).result(PATIENCE)
@@ -90,11 +194,11 @@ def test_another_environment_needs_other_workers(backend, monkeypatch):
     first = worker(backend)
     monkeypatch.setenv("SOMETHING_NEW", "1")
     with borrow(backend, 1) as executor:
-        assert executor.submit(os.environ.get, "SOMETHING_NEW").result(PATIENCE) == "1"
+        assert executor.submit(os.getenv, "SOMETHING_NEW").result(PATIENCE) == "1"
         assert executor.submit(os.getpid).result(PATIENCE) != first
     monkeypatch.delenv("SOMETHING_NEW")
     with borrow(backend, 1) as executor:
-        assert executor.submit(os.environ.get, "SOMETHING_NEW").result(PATIENCE) is None
+        assert executor.submit(os.getenv, "SOMETHING_NEW").result(PATIENCE) is None
 
 
 def test_another_path_needs_other_workers(tmp_path, monkeypatch):
@@ -195,6 +299,24 @@ def test_many_threads_may_borrow():
         thread.join(PATIENCE)
     assert len(pids) == 20
     assert len(set(pids)) <= 4
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os.fork() or os._exit(0); os.wait()"])
+def test_joblibs_warm_workers_end_with_the_program(end, tmp_path):
+    code, out, err = run_script(
+        tmp_path,
+        f"""
+        import os
+        from anyfold.executors._warm import borrow
+        from psutil import Process
+        with borrow("joblib", 2) as executor:
+            executor.submit(abs, -1).result()
+        print(*(child.pid for child in Process().children()), flush=True)
+        {end}
+        """,
+    )
+    assert (code, err) == (-9 if "kill" in end else 0, "")
+    wait_until(lambda: not any(alive(int(pid)) for pid in out.split()), "the workers' end")
 
 
 @pytest.mark.parametrize("backend", KEPT)

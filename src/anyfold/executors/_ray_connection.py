@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +20,17 @@ from anyfold.errors import InvalidSettingError
 from anyfold.executors._expected import RAY_VARIABLES
 from anyfold.executors._ray_local import LocalRay, read_token_again
 
-__all__ = ["Connection", "cluster_resources", "connect", "disconnect", "nodes", "this_node"]
+__all__ = [
+    "Connection",
+    "cluster_resources",
+    "connect",
+    "disconnect",
+    "is_connected",
+    "nodes",
+    "this_node",
+]
 
+_LAST_REFERENCES = 1.0  # seconds that threads of Ray's may hold on to what anyfold has let go
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -41,10 +51,18 @@ class _Own:
     n_users: int = 0
     connection: Connection | None = None
     instance: LocalRay | None = None
+    node: Any = None
+    """What Ray itself knows the connection by."""
+
+    def is_connected(self) -> bool:
+        """Return whether the user has not ended the connection, or made another."""
+        return self.connection is not None and ray.is_initialized() and _node() is self.node
 
 
 _own = _Own()
 _lock = threading.Lock()
+_given_away: list[LocalRay | None] = []
+"""Instances on which something of the user's ran when they were no longer needed."""
 
 
 def connect(max_workers: int | None, address: str | None) -> Connection:
@@ -52,7 +70,7 @@ def connect(max_workers: int | None, address: str | None) -> Connection:
     with _lock:
         if ray.is_initialized():
             _check_same(address)
-            if _own.connection is None:
+            if _own.connection is None or not _own.is_connected():
                 return Connection(local=False, owned=False)
             _own.n_users += 1
             return _own.connection
@@ -65,23 +83,54 @@ def connect(max_workers: int | None, address: str | None) -> Connection:
             else:
                 assert address
                 _connect(address)
-        _own.connection = Connection(local, owned=True)
+        _own.connection, _own.node = Connection(local, owned=True), _node()
         _own.n_users = 1
         return _own.connection
 
 
 def disconnect(connection: Connection) -> None:
-    """Leave Ray, where anyfold had connected and nobody else of anyfold's uses it; a local instance ends."""
+    """Leave Ray, where anyfold had connected and nobody else uses it; a local instance ends."""
     if not connection.owned:
         return
     with _lock:
         _own.n_users -= 1
-        if _own.n_users == 0:
-            instance, _own.connection, _own.instance = _own.instance, None, None
-            if instance is None:
-                ray.shutdown()
-            else:
-                instance.stop()
+        if _own.n_users:
+            return
+        connected, instance = _own.is_connected(), _own.instance
+        _own.connection = _own.instance = _own.node = None
+        if connected and _serves_others():
+            _given_away.append(instance)
+            return
+        if connected:
+            ray.shutdown()
+        if instance is not None:
+            instance.clear_away()
+
+
+def is_connected(connection: Connection) -> bool:
+    """Return whether a connection is still the one of this process, and a local instance lives."""
+    if not connection.owned:
+        return ray.is_initialized()
+    alive = connection is _own.connection and _own.is_connected()
+    return alive and (not connection.local or bool(_own.node.remaining_processes_alive()))
+
+
+def _node() -> Any:
+    return ray._private.worker._global_node
+
+
+def _serves_others() -> bool:
+    """Return whether the user has actors or objects there: Ray takes whatever runs for what to use."""
+    worker: Any = ray._private.worker.global_worker
+    actors = ray._private.state.state.actor_table(None, worker.current_job_id)
+    if any(actor["State"] != "DEAD" for actor in actors.values()):
+        return True
+    give_up = time.monotonic() + _LAST_REFERENCES
+    while any(count["local"] for count in worker.core_worker.get_all_reference_counts().values()):
+        if time.monotonic() > give_up:
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def _check_same(address: str | None) -> None:

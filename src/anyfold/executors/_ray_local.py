@@ -56,12 +56,12 @@ class LocalRay:
                 )
             _stop_printing()
         except BaseException:
-            self.stop()
+            ray.shutdown()
+            self.clear_away()
             raise
 
-    def stop(self) -> None:
-        """End the instance and remove its folder."""
-        ray.shutdown()
+    def clear_away(self) -> None:
+        """Remove the folder of an instance that has ended."""
         read_token_again()
         self._folder.remove()
 

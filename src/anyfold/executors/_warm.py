@@ -25,7 +25,7 @@ from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors.base import Executor, capabilities_of, isolation_of
 from anyfold.executors.registry import find_backend, get_executor, takes_option
 
-__all__ = ["IDLE_SECONDS", "borrow", "is_warm", "shutdown"]
+__all__ = ["IDLE_SECONDS", "borrow", "is_warm", "let_go", "shutdown"]
 
 IDLE_SECONDS = 300.0
 """How long idle workers are kept."""
@@ -47,11 +47,12 @@ class _Circumstances:
     environ: Mapping[str, str]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Warm:
     """An executor, and what was true when its workers were made."""
 
     executor: Executor
+    name: str
     key: Hashable
     circumstances: _Circumstances
     made: int = field(default_factory=time.time_ns)
@@ -60,6 +61,9 @@ class _Warm:
 
     def still_true(self) -> bool:
         if getattr(self.executor, "closed", False) or self.circumstances != _circumstances():
+            return False
+        is_current: Callable[[], bool] | None = getattr(self.executor, "is_current", None)
+        if is_current is not None and not is_current():
             return False
         # A source that was not known before may have been imported by a worker in an earlier state.
         return all(
@@ -116,7 +120,7 @@ def borrow(
     key = _key(name, n_jobs, chosen)
     warm = _take(key)
     if warm is None:
-        warm = _Warm(get_executor(name, n_jobs, **chosen), key, _circumstances())
+        warm = _Warm(get_executor(name, n_jobs, **chosen), name, key, _circumstances())
         if _worth_keeping(warm.executor):
             warm.note_sources()
             _at_exit_once()
@@ -137,6 +141,19 @@ def is_warm(name: str, n_jobs: int | None, options: Mapping[str, Any], start_met
     key = _key(name, n_jobs, _chosen(name, options, start_method))
     with _shelf.lock:
         return key is not None and any(warm.key == key and warm.still_true() for warm in _shelf.idle)
+
+
+def let_go(name: str) -> None:
+    """Let the idle workers of one backend go; returns when they are gone."""
+    _let_go(lambda warm: warm.name == name)
+
+
+def _let_go(chosen: Callable[[_Warm], bool]) -> None:
+    with _shelf.lock:
+        gone = [warm for warm in _shelf.idle if chosen(warm)]
+        _shelf.idle = [warm for warm in _shelf.idle if warm not in gone]
+    for warm in gone:
+        warm.executor.shutdown()
 
 
 def shutdown() -> None:
@@ -201,7 +218,7 @@ def _take(key: Hashable | None) -> _Warm | None:
                 break
             stale.append(warm)
     for warm in stale:
-        warm.executor.shutdown(wait=False)
+        warm.executor.shutdown(wait=getattr(warm.executor, "one_at_a_time", False))
     return found
 
 
@@ -306,4 +323,8 @@ def _forget_in_child() -> None:
     _shelf = _Shelf()  # the workers are the parent's
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+def _before_fork() -> None:
+    _let_go(lambda warm: not getattr(warm.executor, "survives_fork", True))
+
+
+os.register_at_fork(before=_before_fork, after_in_child=_forget_in_child)

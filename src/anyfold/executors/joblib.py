@@ -21,7 +21,6 @@ from multiprocessing.connection import Pipe, wait
 from typing import Any, ParamSpec, TypeVar
 
 from joblib import Parallel
-from joblib.externals.loky import reusable_executor
 from joblib.externals.loky.backend import resource_tracker
 from joblib.parallel import BatchedCalls, SequentialBackend, get_active_backend
 
@@ -29,6 +28,16 @@ from anyfold._worker.call import Answer, call, call_watching, dumps_call, load_a
 from anyfold.errors import UnsupportedFeatureError, WorkerLostError
 from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors._futures import failed_future, run_inline, settle
+from anyfold.executors._joblib_pool import (
+    configuration,
+    end_pool,
+    is_of_this_host,
+    is_reusable,
+    keep,
+    made_here,
+    processes_of,
+    reusable_pool,
+)
 from anyfold.executors._lost import find_culprit, kill_all, worker_lost
 from anyfold.executors._options import check_max_workers
 from anyfold.executors._start import interrupts_blocked
@@ -65,7 +74,8 @@ class JoblibExecutor(Executor):
     ``max_workers`` of them, raise `WorkerLostError`. (joblib itself never notices a lost worker of its
     multiprocessing backend; here its processes are watched.) Distributed backends report what they report.
 
-    joblib's loky workers are one pool for the whole process. Where it existed before, `shutdown` leaves it.
+    joblib's loky workers are one pool for the whole process. `shutdown` ends it only where it was made for an
+    executor of this kind, and no other one uses it.
 
     Parameters
     ----------
@@ -80,8 +90,8 @@ class JoblibExecutor(Executor):
         By the active backend.
     """
 
-    keep_warm = False
-    """joblib keeps workers warm by itself."""
+    one_at_a_time = True
+    """A process has one pool of joblib's, which the next executor would get with the workers as they are."""
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.closed = False
@@ -96,20 +106,22 @@ class JoblibExecutor(Executor):
         self._recovery: threading.Thread | None = None
         self._closing: threading.Thread | None = None
         backend, n_jobs = get_active_backend()
+        self._asked = configuration()
         if max_workers is not None:
             n_jobs = check_max_workers(max_workers)
         # A copy: other calls of joblib under the same configuration set up, and end, the same object.
         self._parallel = Parallel(n_jobs=-1 if n_jobs is None else n_jobs, backend=copy.copy(backend))
-        self._before = _reusable_pool()
+        before = reusable_pool()
         with interrupts_blocked(resource_tracker):
             self._parallel.__enter__()
-            self._ready()
+            self._ready(before)
         _open[self] = None
         backend = self._parallel._backend
         self.max_workers: int = self._parallel._effective_n_jobs()
         self.isolation: Isolation = _isolation(backend)
         known = self._pool() is not None
         self.capabilities: frozenset[str] = frozenset({"healing", "stop_running"} if known else ())
+        self.keep_warm = known and is_of_this_host(self._pool())
         if self.isolation != "none" and not backend.supports_retrieve_callback:
             self.shutdown()
             raise UnsupportedFeatureError(
@@ -119,6 +131,13 @@ class JoblibExecutor(Executor):
 
     def __repr__(self) -> str:
         return f"JoblibExecutor({type(self._parallel._backend).__name__}, max_workers={self.max_workers})"
+
+    def is_current(self) -> bool:
+        """Return whether joblib is configured as it was, and would use the same workers."""
+        pool = self._pool()
+        if self._recovering or self._broken is not None or self._asked != configuration():
+            return False
+        return not is_reusable(pool) or (pool is reusable_pool() and pool._max_workers == self.max_workers)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Schedule ``fn(*args, **kwargs)``; what cannot be pickled makes a future that raises."""
@@ -203,8 +222,8 @@ class JoblibExecutor(Executor):
         pool = getattr(backend, "_workers", None) or getattr(backend, "_pool", None)
         return None if isinstance(pool, multiprocessing.pool.ThreadPool) else pool
 
-    def _ready(self) -> None:
-        """Begin to use the backend that joblib has set up."""
+    def _ready(self, before: Any = None) -> None:
+        """Begin to use the backend that joblib has set up; `before` is the reusable pool that there was."""
         backend = self._parallel._backend
         if hasattr(backend, "start_call"):
             backend.start_call()
@@ -214,6 +233,8 @@ class JoblibExecutor(Executor):
         pool = self._pool()
         if isinstance(pool, multiprocessing.pool.Pool):
             self._watch = self._watch_workers(pool)
+        elif is_reusable(pool) and pool is not before:
+            keep(pool)
 
     def _watch_workers(self, pool: Any) -> Callable[[], None]:
         """Notice the end of a worker, which `multiprocessing.Pool` replaces and says nothing."""
@@ -243,7 +264,7 @@ class JoblibExecutor(Executor):
             self._recovering = True
             lost, self._running = self._running, set()
         if workers is None:
-            workers = _processes(pool)
+            workers = processes_of(pool)
         pid, exitcode = find_culprit(workers)
         incident = f"joblib-{next(_incidents)}"
         kill_all(workers)
@@ -260,9 +281,8 @@ class JoblibExecutor(Executor):
 
     def _recover(self, pool: Any) -> None:
         try:
-            _end(pool)
+            end_pool(pool)
             self._parallel._backend._pool = None
-            self._before = None
             if self._pending or not self.closed:
                 with interrupts_blocked(resource_tracker):
                     self._parallel._initialize_backend()
@@ -308,12 +328,12 @@ class JoblibExecutor(Executor):
             self._watch()
         pool = self._pool()
         if isinstance(pool, multiprocessing.pool.Pool):
-            _end(pool)  # its own way waits for workers, and one was seen that outlived SIGTERM
+            end_pool(pool)  # its own way waits for workers, and one was seen that outlived SIGTERM
         self._parallel.__exit__(None, None, None)
         # A reusable pool that was there before is somebody else's, and so is one that has other work.
         _open.pop(self, None)
-        reusable = isinstance(pool, reusable_executor._ReusablePoolExecutor)
-        if reusable and pool is not self._before and not pool._pending_work_items:
+        used = any(other._pool() is pool for other in list(_open))
+        if pool in made_here and not used and not pool._pending_work_items:
             pool.shutdown(wait=True)
 
 
@@ -324,12 +344,6 @@ def _isolation(backend: Any) -> Isolation:
     return "thread" if shares else "process"
 
 
-def _reusable_pool() -> Any:
-    """Return joblib's pool of loky workers, None where there is none that joblib would use again."""
-    pool = reusable_executor._executor
-    return None if pool is None or pool._flags.shutdown or pool._flags.broken else pool
-
-
 def _answer(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Answer:
     try:
         return Answer(fn(*args, **kwargs), None)
@@ -337,37 +351,10 @@ def _answer(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         return Answer(None, error)
 
 
-def _processes(pool: Any) -> list[Any]:
-    return list(pool._processes.values() if hasattr(pool, "_flags") else pool._pool)
-
-
-def _end(pool: Any) -> None:
-    """End a pool that has nothing left to do, or has lost a worker; leave no process of it behind."""
-    if not isinstance(pool, multiprocessing.pool.Pool):
-        pool.terminate(kill_workers=True)
-        return
-    private: Any = pool
-    _stop_replacing(private)
-    kill_all(private._pool)
-    for worker in private._pool:
-        worker.join()
-    # A killed worker cannot give back the lock of a queue, for which terminate would wait for ever. The
-    # first of them is taken by workers only, the second for a moment by a thread here too.
-    for lock, patience in ((private._inqueue._rlock, 0.0), (private._outqueue._wlock, 1.0)):
-        lock.acquire(timeout=patience)
-        lock.release()
-    private.terminate()
-
-
-def _stop_replacing(pool: Any) -> None:
-    """End the thread of a `multiprocessing.Pool` that starts new workers."""
-    pool._worker_handler._state = multiprocessing.pool.TERMINATE
-    pool._change_notifier.put(None)
-    pool._worker_handler.join()
-
-
 _open: dict[JoblibExecutor, None] = {}
 """Those that have not been shut down."""
+
+os.register_at_fork(after_in_child=_open.clear)
 
 
 def _finish_all() -> None:

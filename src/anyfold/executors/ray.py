@@ -24,7 +24,14 @@ from anyfold._worker.call import Answer, load_answer
 from anyfold.errors import InvalidSettingError, WorkerLostError
 from anyfold.executors import _ray_worker as on_worker
 from anyfold.executors._options import check_max_workers
-from anyfold.executors._ray_connection import cluster_resources, connect, disconnect, nodes, this_node
+from anyfold.executors._ray_connection import (
+    cluster_resources,
+    connect,
+    disconnect,
+    is_connected,
+    nodes,
+    this_node,
+)
 from anyfold.executors._ray_data import RayObjects, RayShared
 from anyfold.executors._window import Task, WindowedExecutor
 from anyfold.executors.base import Isolation, Mailbox
@@ -54,7 +61,7 @@ class RayExecutor(WindowedExecutor):
 
     Ray is, in this order: the one that this process has initialized; the cluster at `address`,
     ``ANYFOLD_RAY_ADDRESS`` or ``RAY_ADDRESS``; a local instance without dashboard, on the loopback interface,
-    that ends with this executor. No other one is ever shut down.
+    that ends with this executor, unless objects or actors of yours are on it. No other one is ever shut down.
 
     Parameters
     ----------
@@ -75,14 +82,17 @@ class RayExecutor(WindowedExecutor):
     """
 
     isolation: Isolation = "process"
-    keep_warm = False
-    """A process has one connection to Ray, which must not be in the way of the user's own."""
+    one_at_a_time = True
+    """A process has one connection to Ray."""
+    survives_fork = False
+    """A fork of a process that is connected to Ray crashes at its end."""
 
     def __init__(self, max_workers: int | None = None, *, address: str | None = None) -> None:
         if max_workers is not None:
             max_workers = check_max_workers(max_workers)
         self._connection = connect(max_workers, address)
-        n_cpus = int(cluster_resources().get("CPU", 1))
+        self.keep_warm = self._connection.owned
+        n_cpus = self._n_cpus = int(cluster_resources().get("CPU", 1))
         self.max_workers = max_workers or max(1, n_cpus)
         self.capabilities = frozenset({"healing", "share", "stop_running", "resources"}) | (
             frozenset() if self._connection.local else frozenset({"mailbox"})
@@ -95,6 +105,14 @@ class RayExecutor(WindowedExecutor):
 
     def __repr__(self) -> str:
         return f"RayExecutor(max_workers={self.max_workers}, local={self._connection.local})"
+
+    def is_current(self) -> bool:
+        """Return whether this process has the same connection to Ray, and that as many CPUs as it had."""
+        return (
+            self._broken is None
+            and is_connected(self._connection)
+            and int(cluster_resources().get("CPU", 1)) == self._n_cpus
+        )
 
     # ---- tasks --------------------------------------------------------------------------------
 

@@ -138,6 +138,10 @@ def get_executor(name: str, n_jobs: int | None = None, **options: Any) -> Execut
     # A backend whose number of workers has the default None has a number of its own.
     if n_jobs is not None or parameters["max_workers"].default is not None:
         options["max_workers"] = effective_n_jobs(n_jobs)
+    if getattr(target, "one_at_a_time", False):
+        from anyfold.executors._warm import let_go
+
+        let_go(name)
     executor = target(**options)
     if hasattr(executor, "isolation"):
         return executor
