@@ -3,7 +3,17 @@
 import pytest
 from tests.executors.executor_helpers import make
 
-from anyfold.executors import base
+from anyfold.executors import _start, base
+
+
+@pytest.fixture(scope="module")
+def quick_fork_servers():
+    """Fork servers import none of what tasks with models need, for tests that start many of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        _start.stop_fork_server()
+        patch.setattr(_start, "_PRELOAD", _start._PRELOAD[:1])
+        yield
+        _start.stop_fork_server()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import joblib
 import psutil
 
-from anyfold.executors import get_executor
+from anyfold.executors import _start, get_executor
 
 PATIENCE = 60  # seconds; a hang, not slowness
 
@@ -35,6 +35,11 @@ def make(name, max_workers=2):
             return get_executor("joblib", max_workers)
     backend, options = STARTED.get(name, (name, {}))
     return get_executor(backend, max_workers, **options)
+
+
+def preload_nothing():
+    """Have fork servers import none of what tasks with models need, which takes seconds."""
+    del _start._PRELOAD[1:]
 
 
 def wait_until(condition, what="the condition"):

@@ -26,7 +26,8 @@ from tests.executors.executor_helpers import (
 OPEN = """
     import os, sys, pathlib
     sys.path.insert(0, {root!r})
-    from tests.executors.executor_helpers import make
+    from tests.executors.executor_helpers import make, preload_nothing
+    preload_nothing()
     pathlib.Path(f"ran-{{os.getpid()}}").touch()
 """
 
@@ -141,7 +142,8 @@ def test_the_main_module_need_not_be_a_file(name, how, tmp_path):
         [
             f"import sys; sys.path.insert(0, {ROOT!r})",
             "open('ran', 'a').write('x')",
-            "from tests.executors.executor_helpers import make",
+            "from tests.executors.executor_helpers import make, preload_nothing",
+            "preload_nothing()",
             "class Here: pass",
             f"with make({name!r}) as executor:",
             "    assert type(executor.submit(lambda: Here()).result()) is Here",

@@ -23,11 +23,14 @@ from anyfold.executors._warm import borrow
 KEPT = ["multiprocessing", "processes", "loky"]
 
 
+pytestmark = pytest.mark.usefixtures("quick_fork_servers")
+
+
 @pytest.fixture(autouse=True)
 def nothing_warm():
-    shutdown()
+    _warm._let_go(lambda warm: True)
     yield
-    shutdown()
+    _warm._let_go(lambda warm: True)
 
 
 def worker(backend="multiprocessing", **options):
@@ -326,7 +329,9 @@ def test_warm_workers_end_with_the_program(backend, end, tmp_path):
         tmp_path,
         f"""
         import os
+        from anyfold.executors import _start
         from anyfold.executors._warm import borrow
+        del _start._PRELOAD[1:]
         with borrow({backend!r}, 1) as executor:
             print(executor.submit(os.getpid).result())
         {end}

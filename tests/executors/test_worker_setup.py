@@ -23,6 +23,8 @@ from tests.executors.executor_helpers import (
 from anyfold._worker.boot import capture_setup
 from anyfold.executors import _pool_manager, _start
 
+pytestmark = pytest.mark.usefixtures("quick_fork_servers")
+
 
 def test_the_setup_is_the_callers_state_when_it_is_captured(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

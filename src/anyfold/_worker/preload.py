@@ -1,4 +1,4 @@
-"""Imported by the fork server, once, so that the workers it forks need not import the same again."""
+"""Imported by the fork server first: it ends with its caller, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from anyfold._worker.boot import has_ended, signal_at_parents_end, warm_imports
+from anyfold._worker.boot import has_ended, signal_at_parents_end
 
 __all__: list[str] = []
 
@@ -55,4 +55,3 @@ atexit.register(_end)  # not run by workers, which leave without it
 # caller may not: a file there must not stand in for an installed package.
 if sys.path[:1] == [""]:
     del sys.path[0]
-warm_imports()

@@ -47,7 +47,7 @@ __all__ = [
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
-_PRELOAD = ["anyfold._worker.preload"]
+_PRELOAD = ["anyfold._worker.preload", "anyfold._worker.preload_imports"]
 
 
 def default_start_method() -> str:

@@ -152,6 +152,8 @@ def _let_go(chosen: Callable[[_Warm], bool]) -> None:
     with _shelf.lock:
         gone = [warm for warm in _shelf.idle if chosen(warm)]
         _shelf.idle = [warm for warm in _shelf.idle if warm not in gone]
+        if not _shelf.idle:
+            _stop_timer()
     for warm in gone:
         warm.executor.shutdown()
 
@@ -169,9 +171,7 @@ def shutdown() -> None:
     with _shelf.lock:
         _shelf.emptied += 1
         idle, _shelf.idle = _shelf.idle, []
-        if _shelf.timer is not None:
-            _shelf.timer.cancel()
-            _shelf.timer = None
+        _stop_timer()
     for warm in idle:
         warm.executor.shutdown(wait=False)
     for warm in idle:
@@ -254,6 +254,12 @@ def _set_timer(seconds: float) -> None:
     _shelf.timer.daemon = True
     _shelf.timer.name = "anyfold-idle-workers"
     _shelf.timer.start()
+
+
+def _stop_timer() -> None:
+    if _shelf.timer is not None:
+        _shelf.timer.cancel()
+        _shelf.timer = None
 
 
 def _let_idle_go() -> None:
