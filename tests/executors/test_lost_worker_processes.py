@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -87,6 +88,29 @@ def test_an_idle_worker_that_is_killed_costs_nothing(executor, name):
         # Its watcher notices a moment later; a task given in between may be counted as lost.
         wait_until(lambda: executor.submit(abs, -1).exception(PATIENCE) is None)
     wait_until(lambda: not executor.submit(abs, -1).exception(PATIENCE))
+
+
+@pytest.mark.parametrize("name", ["processes", "loky"])
+def test_a_pool_that_breaks_while_it_starts_a_worker_for_a_task_costs_nothing(executor, name, monkeypatch):
+    pid = executor.submit(os.getpid).result()
+    pool = executor._current.pool
+    usual = pool.submit
+
+    def submit(*args):
+        doomed = usual(time.sleep, 3600)
+        os.kill(pid, signal.SIGKILL)
+        wait([doomed])
+        raise OSError(9, "a pipe that the pool has closed meanwhile")
+
+    monkeypatch.setattr(pool, "submit", submit)
+    assert executor.submit(pow, 2, 5).result() == 32
+    monkeypatch.setattr(executor._current.pool, "submit", _no_descriptors_left)
+    with pytest.raises(OSError, match="too many open files"):
+        executor.submit(pow, 2, 5)
+
+
+def _no_descriptors_left(*args):
+    raise OSError(24, "too many open files")
 
 
 @pytest.mark.parametrize("name", OWN_POOL)

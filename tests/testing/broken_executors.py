@@ -156,6 +156,10 @@ class ReturnsInOrderOfCompletion(ThreadsExecutor):
         return outer
 
 
+def error_of(future):
+    return None if future.cancelled() else future.exception()
+
+
 def follow(inner, outer):
     if inner.cancelled():
         outer.cancel()
@@ -611,7 +615,7 @@ class HangsOnADeadWorker(MultiprocessingExecutor):
         inner = super().submit(fn, *args, **kwargs)
 
         def pass_on(done):
-            if not isinstance(done.exception(), WorkerLostError):
+            if not isinstance(error_of(done), WorkerLostError):
                 follow(done, outer)
 
         inner.add_done_callback(pass_on)
@@ -626,7 +630,7 @@ class BreaksWithoutSayingSo(MultiprocessingExecutor):
         inner = super().submit(fn, *args, **kwargs)
 
         def pass_on(done):
-            if isinstance(done.exception(), WorkerLostError):
+            if isinstance(error_of(done), WorkerLostError):
                 outer.set_exception(BrokenExecutor("broken"))
             else:
                 follow(done, outer)
@@ -646,7 +650,7 @@ class RetriesByItself(MultiprocessingExecutor):
             inner.add_done_callback(lambda done: judge(done, left))
 
         def judge(done, left):
-            if isinstance(done.exception(), WorkerLostError) and left:
+            if isinstance(error_of(done), WorkerLostError) and left:
                 attempt(left - 1)
             else:
                 follow(done, outer)
@@ -683,7 +687,7 @@ class LeavesAnOrphan(MultiprocessingExecutor):
         future = super().submit(fn, *args, **kwargs)
 
         def look(done):
-            if isinstance(done.exception(), WorkerLostError):
+            if isinstance(error_of(done), WorkerLostError):
                 STARTED.append(subprocess.Popen(["sleep", "60"]))
 
         future.add_done_callback(look)

@@ -43,6 +43,10 @@ class _Generation:
     def processes(self) -> list[Any]:
         return list((self.pool._processes or {}).values())
 
+    def has_broken(self) -> bool:
+        flags = getattr(self.pool, "_flags", None)
+        return bool(self.pool._broken if flags is None else flags.broken)
+
     def remember_manager(self) -> None:
         # The pool forgets its thread when it is shut down, even where nobody has waited for it yet.
         manager = self.pool._executor_manager_thread
@@ -94,6 +98,10 @@ class HealingPool(Executor, abc.ABC):
                 with standard_descriptors():
                     inner = generation.pool.submit(call, payload)
             except BrokenExecutor:
+                self._broke(generation)
+            except OSError:  # the pool breaks and closes its pipes while it starts a worker for this task
+                if not generation.has_broken():
+                    raise
                 self._broke(generation)
             except RuntimeError:
                 if self._current is generation or self.closed:
