@@ -139,3 +139,36 @@ def test_ctrl_c_does_not_wait_for_workers_that_are_slow_to_start(start_driver, t
     assert driver.end() == (0, "", "")
     assert float(back) - pressed < 2
     assert missing == "(('quick', 0), ('quick', 1))\n"
+
+
+AUTO = """
+    class Here(Quick):
+        def __init__(self, caller=None):
+            self.caller = caller
+        def fit(self, X, y):
+            if os.getpid() != self.caller:
+                return super().fit(X, y)
+            (MARKS / "here").touch()
+            while True:
+                time.sleep(3600)
+
+    try:
+        models = {"here": Here(os.getpid()), "hangs": Hangs()}
+        af.run_cv(models, af.Folds(X, y, cv=3), backend=BACKEND, n_jobs=2)
+    except KeyboardInterrupt as interrupt:
+        result = interrupt.result
+        print(time.time(), result["here"]["test_score"].tolist(), result.missing, flush=True)
+"""
+
+
+def test_ctrl_c_reaches_the_caller_and_its_workers_where_both_are_at_work(start_driver):
+    driver = start_driver("auto", AUTO)
+    driver.wait_for("here")
+    driver.wait_for("hangs-*", 2)
+    pressed = time.time()
+    driver.process.send_signal(signal.SIGINT)
+    code, out, err = driver.end()
+    assert (code, err) == (0, "")
+    back, _, told = out.partition(" ")
+    assert float(back) - pressed < 2
+    assert told == "[nan, 0.5, nan] (('here', 0), ('here', 2), ('hangs', 0), ('hangs', 1), ('hangs', 2))\n"

@@ -24,13 +24,14 @@ from anyfold._engine.journal import Terms
 from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share
 from anyfold._plan.content import content_keys
-from anyfold._plan.order import Order
+from anyfold._plan.order import Order, remember
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.scoring import metric_names
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
 from anyfold._reply import FitAndScore, Replies, exception_of
-from anyfold._session import Workers, conditions, open_journal, run_work
+from anyfold._running import Prepared, run_work
+from anyfold._session import Workers, conditions, open_journal
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan, SplitAnew
 from anyfold._worker.execute import inherited_seed
 from anyfold.errors import MemoryPressureWarning
@@ -39,7 +40,7 @@ from anyfold.settings import Resolved
 
 __all__ = ["Drawn", "Evaluation", "Publish", "Saved"]
 
-Publish = Callable[[Any, Any], Shared[FoldData]]
+Publish = Callable[[Any, Any, Workers], Shared[FoldData]]
 """Publishes data for the length of a search, or says where it is."""
 Drawn = tuple[Any, tuple[Any, ...], dict[str, Any]]
 """A function and what it is called with."""
@@ -147,7 +148,7 @@ class Evaluation:
         self._check_parameters()
         given = settings.random_state if settings.random_state is not None else inherited_seed()
         sizes = [(len(train), len(test)) for train, test in self._data.splits]
-        if warning := check_slices_fit(first.X, first.y, sizes, workers.n_workers):
+        if warning := check_slices_fit(first.X, first.y, sizes, workers.most_workers):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
         paths = self._paths()
         plan = ModelPlan(
@@ -163,44 +164,51 @@ class Evaluation:
         with open_journal(settings) as journal:
             if journal is not None and given is None:
                 root = journal.root_seed
-            splits = share(workers.executor, tuple(self._data.splits), workers.temp_dir)
-            shared = SplitAnew(self._publish(first.X, first.y), splits)
-            try:
+            error_score = np.nan if self._raises else first.error_score
+            data_id = f"evaluation {id(self)} {time.monotonic_ns()}"
+            resumption = None
+            if journal is not None:
+                contents = content_keys(
+                    map(self._leaf, self._keys),
+                    {self._name: plan},
+                    self._data,
+                    data_id,
+                    conditions(settings, root, first.return_train_score),
+                )
+                terms = Terms(
+                    first.return_estimator,
+                    False,
+                    None if self._raises else error_score,
+                    metric_names(first.scorer),
+                    first.return_train_score,
+                )
+                resumption = Resumption(journal, contents, terms)
+                outcomes.update(resumption.taken)
+            labels = self._labels()
+            published: list[Shared[Any]] = []
+
+            def prepare(workers: Workers) -> Prepared:
+                splits = share(workers.executor, tuple(self._data.splits), workers.temp_dir)
+                shared = SplitAnew(self._publish(first.X, first.y, workers), splits)
+                published.append(shared)
                 work = CrossValidation(
                     data=shared,
-                    data_id=f"evaluation {id(shared)} {time.monotonic_ns()}",
+                    data_id=data_id,
                     models={self._name: plan},
                     root_seed=root,
                     raise_errors=self._raises,
-                    error_score=np.nan if self._raises else first.error_score,
+                    error_score=error_score,
                     return_train_score=first.return_train_score,
                     return_estimator=first.return_estimator,
                     response_methods=(),
                 )
-                resumption = None
-                if journal is not None:
-                    contents = content_keys(
-                        map(self._leaf, self._keys),
-                        work.models,
-                        self._data,
-                        work.data_id,
-                        conditions(settings, root, first.return_train_score),
-                    )
-                    terms = Terms(
-                        first.return_estimator,
-                        False,
-                        None if self._raises else work.error_score,
-                        metric_names(first.scorer),
-                        first.return_train_score,
-                    )
-                    resumption = Resumption(journal, contents, terms)
-                    outcomes.update(resumption.taken)
                 shape = layout(paths, len(self._data.splits), workers.n_workers)
-                order = Order(self._keys, shape, outcomes, self._labels(), workers.n_workers)
+                order = Order(self._keys, shape, outcomes, labels, workers.n_workers)
+                return Prepared(work, map(self._leaf, order), order.n_left, shape)
+
+            try:
                 run_work(
-                    work,
-                    map(self._leaf, order),
-                    order.n_left,
+                    prepare,
                     workers=workers,
                     settings=settings,
                     root_seed=root,
@@ -208,11 +216,11 @@ class Evaluation:
                     outcomes=outcomes,
                     record=None if resumption is None else resumption.record,
                     rank={key: position for position, key in enumerate(self._keys)},
-                    layout=shape,
                 )
-                order.remember()
+                remember(self._keys, outcomes, labels)
             finally:
-                shared.release()
+                for shared in published:
+                    shared.release()
         if self._raises:
             done = filter(None, map(outcomes.get, self._keys))
             if (failure := next((o.failure for o in done if o.failure), None)) is not None:

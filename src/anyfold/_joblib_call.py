@@ -20,7 +20,8 @@ from anyfold._joblib_arguments import Arguments
 from anyfold._plan.groups import BatchKey, Group
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import Leaf, Outcome, TaskKey
-from anyfold._session import Workers, open_workers, working
+from anyfold._running import Prepared, Terms, working
+from anyfold._session import Workers, open_workers
 from anyfold._worker.batches import run_batch
 from anyfold._worker.mapping import Kept, Mapped
 from anyfold.errors import AnyfoldError, TimeLimitError
@@ -141,17 +142,9 @@ class Call:
             with (
                 sklearn.config_context(**config),
                 working(
-                    work,
-                    _Drawn(self._batches),
-                    None,
+                    Prepared(work, _Drawn(self._batches), None, largest_unit=1),
+                    Terms(self._settings, root, False, self._outcomes, None, index_of),
                     workers=self._workers,
-                    settings=self._settings,
-                    root_seed=root,
-                    stop_on_failure=False,
-                    outcomes=self._outcomes,
-                    record=None,
-                    rank=index_of,
-                    largest_unit=1,
                     keeps_data=False,
                 ) as run,
                 in_caller(run.job),

@@ -16,7 +16,8 @@ from anyfold._engine.run import Run
 from anyfold._items import Items, Returned, Told, index_of
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.units import LARGEST_UNIT
-from anyfold._session import Workers, open_workers, working
+from anyfold._running import Prepared, Terms, working
+from anyfold._session import Workers, open_workers
 from anyfold._worker.mapping import Kept, Mapped
 from anyfold.errors import TimeLimitError
 from anyfold.executors._exit import at_interpreter_exit
@@ -156,17 +157,14 @@ class Mapping:
         with contextlib.ExitStack() as stack:
             run = stack.enter_context(
                 working(
-                    Mapped(self.function, self.spread, seeded, isolation, os.getpid(), kept),
-                    items,
-                    self.n_inputs,
+                    Prepared(
+                        Mapped(self.function, self.spread, seeded, isolation, os.getpid(), kept),
+                        items,
+                        self.n_inputs,
+                        largest_unit=LARGEST_UNIT if alone else 1,
+                    ),
+                    Terms(self.settings, root, True, returned, None, index_of),
                     workers=workers,
-                    settings=self.settings,
-                    root_seed=root,
-                    stop_on_failure=True,
-                    outcomes=returned,
-                    record=None,
-                    rank=index_of,
-                    largest_unit=LARGEST_UNIT if alone else 1,
                     has_more=items.has_more,
                     keeps_data=False,
                 )

@@ -25,7 +25,8 @@ from anyfold._evaluation import Drawn, Evaluation, Publish, Saved
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._reply import MISSING, exception_of
-from anyfold._session import Workers, open_workers, refuse_journal, run_work
+from anyfold._running import Prepared, run_work
+from anyfold._session import Workers, open_workers, refuse_journal
 from anyfold._worker.calls import Call, Calls
 from anyfold._worker.cross_validate import FoldData
 from anyfold._worker.execute import inherited_seed
@@ -97,17 +98,17 @@ class Parallel:
         self._saved = how.saved
         self._stack: ExitStack | None = None
         self._workers: Workers | None = None
-        self._published: list[tuple[Any, Any, Shared[FoldData]]] = []
+        self._published: list[tuple[Any, Any, Workers, Shared[FoldData]]] = []
 
     def __enter__(self) -> Parallel:
         self._stack = ExitStack()
-        self._workers = self._stack.enter_context(open_workers(self._settings))
+        self._workers = self._stack.enter_context(open_workers(self._settings, may_move=True))
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         assert self._stack is not None
         self._stack.callback(self._published.clear)
-        for _, _, shared in self._published:
+        for *_, shared in self._published:
             self._stack.callback(shared.release)
         self._stack.close()
         self._stack = self._workers = None
@@ -129,14 +130,13 @@ class Parallel:
             results += evaluation.run()
         return results
 
-    def _publish(self, X: Any, y: Any) -> Shared[FoldData]:
+    def _publish(self, X: Any, y: Any, workers: Workers) -> Shared[FoldData]:
         """Publish data for as long as the workers are kept, so that the next round finds it there."""
-        for known_X, known_y, shared in self._published:
-            if known_X is X and known_y is y:
+        for known_X, known_y, known_workers, shared in self._published:
+            if known_X is X and known_y is y and known_workers.executor is workers.executor:
                 return shared
-        assert self._workers is not None
-        shared = share(self._workers.executor, FoldData(X, y, ()), self._workers.temp_dir)
-        self._published.append((X, y, shared))
+        shared = share(workers.executor, FoldData(X, y, ()), workers.temp_dir)
+        self._published.append((X, y, workers, shared))
         return shared
 
 
@@ -179,9 +179,11 @@ def _run_calls(calls: list[Call], settings: Resolved, workers: Workers) -> list[
     root = root_seed(given)
     try:
         run_work(
-            Calls(shared),
-            (Leaf(key, {"call": call}) for key, call in zip(keys, own, strict=True)),
-            len(keys),
+            lambda _: Prepared(
+                Calls(shared),
+                (Leaf(key, {"call": call}) for key, call in zip(keys, own, strict=True)),
+                len(keys),
+            ),
             workers=workers,
             settings=settings,
             root_seed=root,

@@ -6,36 +6,27 @@ settings ──> executor ──> publish the job ──> drive ──> outcomes
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import warnings
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sklearn
 
-from anyfold._engine.drive import drive, in_caller
-from anyfold._engine.events import observer
+from anyfold._engine.choose import FIRST_START, WARM_START
 from anyfold._engine.journal import Journal
-from anyfold._engine.progress import progress_bar
-from anyfold._engine.relay import issue_warnings
-from anyfold._engine.run import Run
-from anyfold._engine.sharing import Direct, share
+from anyfold._engine.sharing import share
 from anyfold._mail.contact import WorkerInfo
 from anyfold._plan.content import Conditions
 from anyfold._plan.models import near
-from anyfold._plan.pickling import culprit_in_model, culprit_in_models
-from anyfold._plan.prefix import Layout
+from anyfold._plan.pickling import culprit_in_model
 from anyfold._plan.splitting import Outlook
-from anyfold._plan.task import Leaf, Outcome, TaskKey
-from anyfold._plan.units import LARGEST_UNIT
+from anyfold._worker.boot import capture_setup, recalling
 from anyfold._worker.capture import the_callers_ears
-from anyfold._worker.execute import Job, Work, depth, inside_worker
-from anyfold._worker.kept_steps import forget_steps
+from anyfold._worker.execute import inside_worker
 from anyfold.errors import (
-    AnyfoldWarning,
     InvalidInputError,
+    InvalidSettingError,
     UnknownBackendError,
     UnpicklableModelError,
     UnsupportedFeatureError,
@@ -44,6 +35,7 @@ from anyfold.executors.base import Executor, Shared, capabilities_of, isolation_
 from anyfold.settings import Resolved, effective_n_jobs
 
 __all__ = [
+    "Choice",
     "Workers",
     "check_resources",
     "conditions",
@@ -51,10 +43,9 @@ __all__ = [
     "open_journal",
     "open_workers",
     "refuse_journal",
-    "run_work",
     "share_data",
     "share_model",
-    "working",
+    "unpicklable",
 ]
 
 STOPPABLE = ("multiprocessing", "processes", "loky", "joblib with one of these", "dask", "ray")
@@ -69,22 +60,155 @@ class Workers:
     backend: str
     n_workers: int
     temp_dir: str | None
+    reason: str | None = None
+    """Why it takes place there, where that was anyfold's choice."""
+    choice: Choice | None = None
+    """Where it may go on, if it begins here."""
+
+    @property
+    def ran_on(self) -> str:
+        """The name of the backend that tasks ran on; of both, the one with workers."""
+        return self.backend if self.choice is None else self.choice.ran_on
+
+    @property
+    def most_workers(self) -> int:
+        """How many tasks may run at once."""
+        if self.choice is None or self.choice.ran_on == self.backend:
+            return self.n_workers
+        return self.choice.n_workers
+
+    @property
+    def why(self) -> str | None:
+        """Why tasks ran where they did; None where the caller had decided."""
+        return self.reason if self.choice is None else self.choice.why
+
+
+@dataclass(slots=True)
+class Choice:
+    """Workers that may be started, and what became of it."""
+
+    lend: Callable[[], contextlib.AbstractContextManager[Workers]]
+    """Lends the workers, in whatever thread; they need not have been started."""
+    backend: str
+    n_workers: int
+    start_seconds: float
+    """Until the first of them would be ready."""
+    n_here: int = 0
+    """Tasks that ran in the calling process."""
+    n_there: int = 0
+    """Tasks that ran on workers."""
+    why_not: str | None = None
+    """Why tasks could not be given to workers."""
+
+    def started_in(self, seconds: float) -> None:
+        """Remember how long workers took to be ready."""
+        if self.start_seconds > WARM_START:
+            _start_seconds[self.backend] = seconds
+            self.start_seconds = WARM_START
+
+    def note(self, n_here: int, n_there: int, why_not: str | None) -> None:
+        """Note how many tasks of a run were begun where."""
+        self.n_here += n_here
+        self.n_there += n_there
+        self.why_not = why_not
+
+    @property
+    def ran_on(self) -> str:
+        """The backend that tasks ran on."""
+        return self.backend if self.n_there else "serial"
+
+    @property
+    def why(self) -> str:
+        """Where tasks ran, and why."""
+        if self.n_there:
+            return (
+                f"{self.n_here} of {self.n_here + self.n_there} tasks ran in the calling process, the others "
+                f"on {self.n_workers} workers of {self.backend!r}"
+            )
+        because = self.why_not or f"less was left than workers take to start, {self.start_seconds:.2g} s"
+        return f"all tasks ran in the calling process: {because}"
+
+
+_start_seconds: dict[str, float] = {}
+"""What a start of workers took in this process, by backend."""
 
 
 @contextlib.contextmanager
-def open_workers(settings: Resolved) -> Iterator[Workers]:
-    """Find the executor that the settings name; one of the user's stays open afterwards."""
-    from anyfold.executors._warm import borrow
+def open_workers(settings: Resolved, *, may_move: bool = False) -> Iterator[Workers]:
+    """Find the executor that the settings name; one of the user's stays open afterwards.
+
+    With the backend ``"auto"`` work begins in the caller if it may move to workers later.
+    """
     from anyfold.executors.adapter import as_executor
 
     temp_dir = None if settings.temp_dir is None else str(settings.temp_dir)
     backend = _backend(settings)
+    if backend == "auto":
+        with _chosen_workers(settings, temp_dir, may_move=may_move) as workers:
+            yield workers
+        return
     if not isinstance(backend, str):
         executor = as_executor(backend)
         yield _checked(Workers(executor, type(backend).__name__, _width(executor), temp_dir), settings)
         return
+    with _lent(backend, settings, temp_dir) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def _chosen_workers(settings: Resolved, temp_dir: str | None, *, may_move: bool) -> Iterator[Workers]:
+    from anyfold.executors.serial import SerialExecutor
+
+    if settings.backend_options:
+        raise InvalidSettingError(
+            f"backend_options={dict(settings.backend_options)!r} (from "
+            f"{settings.sources['backend_options']}): the backend 'auto' has none; name the backend that "
+            "they are for"
+        )
+    is_limited = settings.timeout is not None or settings.time_limit is not None
+    n_jobs = effective_n_jobs(settings.n_jobs)
+    here = Workers(SerialExecutor(), "serial", 1, temp_dir)
+    backend, is_warm = _with_workers(settings)
+    if n_jobs == 1 and not is_limited:
+        yield _checked(replace(here, reason="one worker is all there may be"), settings)
+    elif is_limited or settings.resources or not may_move or backend == "threads":
+        reason = "this kind of work does not move"
+        if is_limited:
+            reason = "timeout= and time_limit= need workers that can be stopped"
+        with _lent(backend, settings, temp_dir) as workers:
+            yield replace(workers, reason=reason)
+    else:
+        setup = capture_setup(kill_with_parent_thread=False)
+
+        @contextlib.contextmanager
+        def lend() -> Iterator[Workers]:
+            with contextlib.ExitStack() as stack:
+                with recalling(setup):
+                    workers = stack.enter_context(_lent(backend, settings, temp_dir))
+                yield workers
+
+        seconds = WARM_START if is_warm else _start_seconds.get(backend, FIRST_START)
+        yield replace(here, choice=Choice(lend, backend, n_jobs, seconds))
+
+
+@contextlib.contextmanager
+def _lent(backend: str, settings: Resolved, temp_dir: str | None) -> Iterator[Workers]:
+    from anyfold.executors._warm import borrow
+
     with borrow(backend, settings.n_jobs, settings.backend_options, settings.start_method) as executor:
         yield _checked(Workers(executor, backend, _width(executor), temp_dir), settings)
+
+
+def _with_workers(settings: Resolved) -> tuple[str, bool]:
+    """Return the backend whose workers are there, or else the one that starts best, and which it is."""
+    from anyfold.executors._warm import is_warm
+
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "threads", True
+    names = ("multiprocessing", "loky", "processes")
+    warm = (name for name in names if is_warm(name, settings.n_jobs, {}, settings.start_method))
+    found = next(warm, None)
+    return found or names[0], found is not None
 
 
 def expected_workers(settings: Resolved) -> Outlook:
@@ -93,6 +217,8 @@ def expected_workers(settings: Resolved) -> Outlook:
     from anyfold.executors.adapter import as_executor
 
     backend = _backend(settings)
+    if backend == "auto":
+        backend, _ = _with_workers(settings)
     if not isinstance(backend, str):
         width = _width(as_executor(backend))
         return Outlook(lambda: width, lambda: True)
@@ -107,6 +233,8 @@ def _backend(settings: Resolved) -> Any:
     backend = settings.backend
     if inside_worker() and settings.sources["backend"] not in ("argument", "config_context"):
         return "serial"  # a run inside a task shares the task's cores unless it is told otherwise
+    if backend == "auto":
+        return "serial" if inside_worker() else "auto"
     if isinstance(backend, str):
         try:
             find_backend(backend)
@@ -183,17 +311,12 @@ def conditions(settings: Resolved, root_seed: int, return_train_score: bool) -> 
     )
 
 
-def _without(done: Container[TaskKey], rank: Mapping[TaskKey, int]) -> dict[TaskKey, int]:
-    left = (key for key in sorted(rank, key=rank.__getitem__) if key not in done)
-    return {key: position for position, key in enumerate(left)}
-
-
 def share_data(workers: Workers, data: Any, name: str) -> Shared[Any]:
     """Publish data that a call was given; where that fails since it cannot be pickled, say so."""
     try:
         return share(workers.executor, data, workers.temp_dir)
     except Exception as error:
-        raise _unpicklable(name, workers, error) from error
+        raise unpicklable(name, workers, error) from error
 
 
 def share_model(workers: Workers, model: Any, name: str) -> Shared[Any]:
@@ -202,141 +325,10 @@ def share_model(workers: Workers, model: Any, name: str) -> Shared[Any]:
         return share(workers.executor, model, workers.temp_dir)
     except Exception as error:
         culprit = culprit_in_model(name, model) or f"model {name!r}"
-        raise _unpicklable(culprit, workers, error) from error
+        raise unpicklable(culprit, workers, error) from error
 
 
-def _unpicklable(what: str, workers: Workers, error: Exception) -> UnpicklableModelError:
+def unpicklable(what: str, workers: Workers, error: Exception) -> UnpicklableModelError:
     return UnpicklableModelError(
         f"{what} cannot be sent to the workers of backend {workers.backend!r}: {error}"
     )
-
-
-def _published(job: Job, workers: Workers) -> Shared[Job]:
-    """Publish a job; where that fails since something cannot be pickled, say what."""
-    try:
-        return share(workers.executor, job, workers.temp_dir)
-    except Exception as error:
-        culprit = culprit_in_models(getattr(job.work, "models", {}))
-        if culprit is None:
-            raise
-        raise UnpicklableModelError(
-            f"{_unpicklable(culprit, workers, error)}. Backends 'serial' and 'threads' need not send models"
-        ) from error
-
-
-def run_work(
-    work: Work,
-    leaves: Iterable[Leaf],
-    n_leaves: int,
-    *,
-    workers: Workers,
-    settings: Resolved,
-    root_seed: int,
-    stop_on_failure: bool,
-    outcomes: dict[TaskKey, Outcome],
-    record: Callable[[Iterable[Outcome]], None] | None,
-    rank: Mapping[TaskKey, int],
-    layout: Layout | None = None,
-    largest_unit: int = LARGEST_UNIT,
-    returns_partly: bool = True,
-) -> None:
-    """Run the leaves of some work; `outcomes` fills as they come, whatever ends the run.
-
-    Each is passed to `record` before it is counted. What tasks say is passed on in the order of `rank`,
-    which has all of them, those among the outcomes included; and so are their warnings, at the end. A
-    time limit ends it with a warning, unless the caller makes an error of what is missing.
-    """
-    n_before = len(outcomes)
-    with (
-        working(
-            work,
-            leaves,
-            n_leaves,
-            workers=workers,
-            settings=settings,
-            root_seed=root_seed,
-            stop_on_failure=stop_on_failure,
-            outcomes=outcomes,
-            record=record,
-            rank=_without(outcomes, rank).__getitem__,
-            layout=layout,
-            largest_unit=largest_unit,
-        ) as run,
-        in_caller(run.job),
-    ):
-        run.to_the_end()
-    issue_warnings(outcomes[key] for key in sorted(outcomes, key=rank.__getitem__))
-    n_done = len(outcomes) - n_before
-    if run.out_of_time and returns_partly:
-        warnings.warn(
-            f"time_limit={settings.time_limit:g} seconds were over when {n_done} of {n_leaves} tasks "
-            "had finished; result.missing names the others",
-            AnyfoldWarning,
-            stacklevel=3,
-        )
-
-
-@contextlib.contextmanager
-def working(
-    work: Work,
-    leaves: Iterable[Leaf],
-    n_leaves: int | None,
-    *,
-    workers: Workers,
-    settings: Resolved,
-    root_seed: int,
-    stop_on_failure: bool,
-    outcomes: dict[TaskKey, Outcome],
-    record: Callable[[Iterable[Outcome]], None] | None,
-    rank: Callable[[TaskKey], int],
-    layout: Layout | None = None,
-    largest_unit: int = LARGEST_UNIT,
-    has_more: Callable[[], bool] | None = None,
-    keeps_data: bool = True,
-) -> Iterator[Run]:
-    """Publish some work and set up its run, for a block that goes through it inside `in_caller`."""
-    isolation = isolation_of(workers.executor)
-    bar = progress_bar(settings.progress, outcomes.values(), in_processes=isolation == "process")
-    job = Job(
-        identity=secrets.token_hex(8),
-        work=work,
-        root_seed=root_seed,
-        isolation=isolation,
-        n_workers=workers.n_workers,
-        timeout=settings.timeout,
-        stop_on_failure=stop_on_failure,
-        inner_threads=settings.inner_threads,
-        sklearn_config=sklearn.get_config(),
-        ears=the_callers_ears(),
-        caller=os.getpid(),
-        depth=depth(),
-        keeps_data=keeps_data,
-    )
-    # In the caller's own process the models are used as they are: each task works on a clone.
-    shared: Shared[Job] = _published(job, workers) if isolation == "process" else Direct(job)
-    try:
-        with drive(
-            job,
-            leaves,
-            n_leaves,
-            executor=workers.executor,
-            shared_job=shared,
-            n_workers=workers.n_workers,
-            rank=rank,
-            layout=layout,
-            outcomes=outcomes,
-            record=record,
-            retries=settings.retries,
-            time_limit=settings.time_limit,
-            temp_dir=workers.temp_dir,
-            resources=settings.resources,
-            largest_unit=largest_unit,
-            has_more=has_more,
-            observe=observer([*settings.callbacks, bar]),
-        ) as run:
-            run.bar = bar
-            yield run
-    finally:
-        shared.release()
-        if isolation != "process" and not inside_worker():  # the run that this one is inside of goes on
-            forget_steps()

@@ -20,14 +20,15 @@ from anyfold._engine.resume import Resumption
 from anyfold._engine.sharing import share_once
 from anyfold._plan.content import content_keys
 from anyfold._plan.models import check_lengths, cloned, name_models
-from anyfold._plan.order import Order
+from anyfold._plan.order import Order, remember
 from anyfold._plan.prefix import Path, Steps, layout
 from anyfold._plan.routing import route_params
 from anyfold._plan.scoring import check_response_methods, make_scorer_for, metric_names, response_methods
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.splits import Split, make_splits, make_splitter
 from anyfold._plan.task import FoldScores, Leaf, Outcome, TaskKey
-from anyfold._session import Workers, check_resources, conditions, open_journal, open_workers, run_work
+from anyfold._running import Prepared, run_work
+from anyfold._session import Workers, check_resources, conditions, open_journal, open_workers
 from anyfold._worker.cross_validate import CrossValidation, FoldData, ModelPlan
 from anyfold._worker.execute import inherited_seed
 from anyfold.errors import DataChangedWarning, InvalidInputError, MemoryPressureWarning
@@ -223,8 +224,9 @@ def run_cv(
             n_samples=folds.n_samples,
             error_score=np.nan if raise_errors else error_score,
             random_state=root,
-            backend=workers.backend,
-            n_jobs=workers.n_workers,
+            backend=workers.ran_on,
+            n_jobs=workers.most_workers,
+            choice=workers.why,
             wall_time=time.perf_counter() - started,
             parameters={name: model.get_params(deep=False) for name, model in named.items()},
             return_train_score=return_train_score,
@@ -234,25 +236,14 @@ def run_cv(
             classes=classes,
         )
 
-    with open_journal(resolved) as journal, open_workers(resolved) as workers:
+    with open_journal(resolved) as journal, open_workers(resolved, may_move=True) as workers:
         if journal is not None and given is None:
             root = journal.root_seed  # so that the same script finds its work again
-        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.n_workers):
+        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.most_workers):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
-        data, data_id = _share_data(folds, workers)
-        work = CrossValidation(
-            data=data,
-            data_id=data_id,
-            models=plans,
-            root_seed=root,
-            raise_errors=raise_errors,
-            error_score=np.nan if raise_errors else error_score,
-            return_train_score=return_train_score,
-            return_estimator=return_estimator,
-            response_methods=methods,
-        )
         resumption = None
         if journal is not None:
+            _, data_id = _share_data(folds, workers)
             contents = content_keys(
                 map(Leaf, keys), plans, folds, data_id, conditions(resolved, root, return_train_score)
             )
@@ -265,14 +256,28 @@ def run_cv(
             )
             resumption = Resumption(journal, contents, terms)
             outcomes.update(resumption.taken)
-        shape = layout(paths, folds.n_splits, workers.n_workers)
         labels = {(name, 0): (name, type(model), folds.n_samples) for name, model in named.items()}
-        order = Order(keys, shape, outcomes, labels, workers.n_workers)
+
+        def prepare(workers: Workers) -> Prepared:
+            data, data_id = _share_data(folds, workers)
+            work = CrossValidation(
+                data=data,
+                data_id=data_id,
+                models=plans,
+                root_seed=root,
+                raise_errors=raise_errors,
+                error_score=np.nan if raise_errors else error_score,
+                return_train_score=return_train_score,
+                return_estimator=return_estimator,
+                response_methods=methods,
+            )
+            shape = layout(paths, folds.n_splits, workers.n_workers)
+            order = Order(keys, shape, outcomes, labels, workers.n_workers)
+            return Prepared(work, map(Leaf, order), order.n_left, shape)
+
         try:
             run_work(
-                work,
-                map(Leaf, order),
-                order.n_left,
+                prepare,
                 workers=workers,
                 settings=resolved,
                 root_seed=root,
@@ -280,7 +285,6 @@ def run_cv(
                 outcomes=outcomes,
                 record=None if resumption is None else resumption.record,
                 rank={key: position for position, key in enumerate(keys)},
-                layout=shape,
             )
         except KeyboardInterrupt as interrupt:
             partial = interrupt.result = result(  # type: ignore[attr-defined]
@@ -291,7 +295,7 @@ def run_cv(
                 "result attribute of this exception; with journal= the next run goes on from there"
             )
             raise
-        order.remember()
+        remember(keys, outcomes, labels)
     complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
     raise_or_warn(complete, outcomes.values(), error_score)
     return complete

@@ -12,18 +12,18 @@ from typing import Any, Unpack
 from anyfold._data.sizes import nbytes_of
 from anyfold._engine.sharing import Direct, Packed
 from anyfold._plan.models import check_lengths, cloned, is_estimator, name_models, near
-from anyfold._plan.order import Order
+from anyfold._plan.order import Order, remember
 from anyfold._plan.prefix import layout
 from anyfold._plan.routing import check_accepted
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.task import REFIT, Leaf, Outcome, TaskKey
 from anyfold._plan.units import window_size
+from anyfold._running import Prepared, run_work
 from anyfold._session import (
     Workers,
     check_resources,
     open_workers,
     refuse_journal,
-    run_work,
     share_data,
     share_model,
 )
@@ -141,24 +141,31 @@ def fit_models(
             outcomes.values(),
             models=tuple(named),
             random_state=root,
-            backend=workers.backend,
-            n_jobs=workers.n_workers,
+            backend=workers.ran_on,
+            n_jobs=workers.most_workers,
+            choice=workers.why,
             wall_time=time.perf_counter() - started,
             parameters={name: model.get_params(deep=False) for name, model in named.items()},
             interrupted=interrupted,
         )
 
-    with open_workers(resolved) as workers:
-        in_processes = isolation_of(workers.executor) == "process"
-        sending = _Sending(clones, sources, workers)
-        shape = layout({}, 1, workers.n_workers)
+    with open_workers(resolved, may_move=True) as workers:
         labels = {(name, 0): ("fit", name, type(model)) for name, model in named.items()}
-        order = Order(keys, shape, outcomes, labels, workers.n_workers)
-        try:
-            run_work(
+
+        def prepare(workers: Workers) -> Prepared:
+            in_processes = isolation_of(workers.executor) == "process"
+            sending = _Sending(clones, sources, workers)
+            order = Order(keys, layout({}, 1, workers.n_workers), outcomes, labels, workers.n_workers)
+            return Prepared(
                 Fits(root, os.getpid() if in_processes else None),
                 (Leaf(key, sending.all_of(key.model)) for key in order),
                 order.n_left,
+                largest_unit=max(1, MOST_SENT // window_size(workers.n_workers)),
+            )
+
+        try:
+            run_work(
+                prepare,
                 workers=workers,
                 settings=resolved,
                 root_seed=root,
@@ -166,7 +173,6 @@ def fit_models(
                 outcomes=outcomes,
                 record=None,
                 rank={key: position for position, key in enumerate(keys)},
-                largest_unit=max(1, MOST_SENT // window_size(workers.n_workers)),
             )
         except KeyboardInterrupt as interrupt:
             partial = interrupt.result = result(workers, interrupted=True)  # type: ignore[attr-defined]
@@ -175,7 +181,7 @@ def fit_models(
                 "this exception"
             )
             raise
-        order.remember()
+        remember(keys, outcomes, labels)
     complete = result(workers, interrupted=len(outcomes) < len(keys))
     raise_or_warn_of_fits(complete, on_error)
     return complete

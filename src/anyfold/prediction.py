@@ -28,13 +28,13 @@ from anyfold._plan.splitting import (
 )
 from anyfold._plan.task import Leaf, Outcome, TaskKey
 from anyfold._reply import exception_of
+from anyfold._running import Prepared, run_work
 from anyfold._session import (
     Workers,
     check_resources,
     expected_workers,
     open_workers,
     refuse_journal,
-    run_work,
     share_data,
     share_model,
 )
@@ -296,9 +296,9 @@ def _ask(
     shared = share_data(workers, X, "X")
     try:
         run_work(
-            Predictions(shared, method),
-            (Leaf(key, {"asked": each}) for key, each in asked),
-            len(keys),
+            lambda _: Prepared(
+                Predictions(shared, method), (Leaf(key, {"asked": each}) for key, each in asked), len(keys)
+            ),
             workers=workers,
             settings=settings,
             root_seed=root_seed(inherited_seed() if given is None else given),

@@ -10,7 +10,7 @@ KEYS = [TaskKey("model", 0, fold) for fold in range(3)]
 
 
 def ledger(record, observe=lambda event: None):
-    return Ledger({}, record, observe, KEYS.index, Relay(from_processes=False, prints=True))
+    return Ledger({}, record, observe, KEYS.index, Relay(prints=True))
 
 
 def test_with_a_journal_what_has_finished_may_wait_a_moment_for_more():

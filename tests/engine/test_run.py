@@ -37,7 +37,7 @@ def recorded():
 @pytest.fixture
 def run(recorded):
     outcomes = {}
-    relay = Relay(from_processes=True, prints=True)
+    relay = Relay(prints=True)
     run = Run(
         job=SimpleNamespace(isolation="process", stop_on_failure=False),
         supply=Supply(iter(()), 0, {}, outcomes, KEYS.index),

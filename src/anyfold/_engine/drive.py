@@ -47,6 +47,7 @@ def drive(
     shared_job: Shared[Job],
     n_workers: int,
     rank: Callable[[TaskKey], int],
+    relay: Relay,
     layout: Layout | None,
     outcomes: dict[TaskKey, Outcome],
     record: Callable[[Iterable[Outcome]], None] | None = None,
@@ -78,6 +79,8 @@ def drive(
         How many leaves run at once.
     rank : callable
         The order of the leaves for the caller: 0, 1, 2, …, whatever the order in which they run.
+    relay : Relay
+        Passes on what leaves have said, by their rank; whoever made it finishes it.
     layout : Layout, optional
         Which leaves have first steps in common.
     outcomes : dict
@@ -104,7 +107,6 @@ def drive(
     Run
         To be used in this thread, inside `in_caller`.
     """
-    relay = Relay(from_processes=job.isolation == "process", prints=job.isolation != "none")
     ledger = Ledger(outcomes, record, observe, rank, relay)
     run = Run(
         job=job,
@@ -147,7 +149,6 @@ def drive(
         try:
             with haste:
                 run.settle()
-            relay.finish()
         finally:
             observe(RunFinished())
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from anyfold.errors import JournalError
 
@@ -114,7 +114,9 @@ def create(path: Path) -> None:
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     if 0 < path.stat().st_size < SMALLEST:
         raise JournalError(_meaning_of(sqlite3.SQLITE_NOTADB, path))  # SQLite would take it as empty
-    database = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None)
+    # Used by one thread at a time, not always the same.
+    how: Any = {"timeout": 0, "isolation_level": None, "check_same_thread": False}
+    database: sqlite3.Connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, **how)
     database.execute("PRAGMA trusted_schema=OFF")  # the file may be anybody's
     database.execute("PRAGMA cell_size_check=ON")
     return database

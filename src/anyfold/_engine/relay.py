@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anyfold._plan.task import Outcome, TaskKey
+from anyfold._plan.task import Outcome, Place, TaskKey
 from anyfold._worker.capture import undisturbed
 
 __all__ = ["Relay", "issue_warnings"]
@@ -20,22 +21,25 @@ class Relay:
 
     Parameters
     ----------
-    from_processes : bool
-        Whether the filters of the caller's loggers have not seen the records yet.
     prints : bool
         Whether nobody has seen what was printed yet.
+
+    Attributes
+    ----------
+    is_held : bool
+        Whether it only collects, since another thread than the caller's brings what tasks have said.
     """
 
-    def __init__(self, *, from_processes: bool, prints: bool) -> None:
-        self._from_processes = from_processes
+    def __init__(self, *, prints: bool) -> None:
         self._prints = prints
+        self.is_held = False
         self._next = 0
         self._waiting: dict[int, Outcome] = {}
 
     def take(self, position: int, outcome: Outcome) -> None:
         """Take what a task has said and pass on what is due."""
         self._waiting[position] = outcome
-        while (due := self._waiting.pop(self._next, None)) is not None:
+        while not self.is_held and (due := self._waiting.pop(self._next, None)) is not None:
             self._next += due.n_items
             self._say(due)
 
@@ -44,13 +48,14 @@ class Relay:
         for position in sorted(self._waiting):
             self._say(self._waiting.pop(position))
 
-    def _say(self, outcome: Outcome) -> None:
+    def _say(self, outcome: Outcome, place: Place | None = None) -> None:
+        place = outcome.place or place
         for part in outcome.parts:
-            self._say(part)
+            self._say(part, place)
         for record in outcome.logs:
             # What a handler or filter of the caller's makes of it must not cost the run.
             try:
-                self._log(record, outcome.key)
+                self._log(record, outcome.key, is_filtered=place is not None and place.pid == os.getpid())
             except Exception:
                 logging.getLogger(record.name).debug("cannot pass on a record", exc_info=True)
         if not self._prints:
@@ -61,9 +66,9 @@ class Relay:
         for name, parts in texts.items():
             _print(name, "".join(f"[{outcome.key}] {line}\n" for line in "".join(parts).splitlines()))
 
-    def _log(self, record: logging.LogRecord, key: TaskKey) -> None:
+    def _log(self, record: logging.LogRecord, key: TaskKey, *, is_filtered: bool) -> None:
         logger = logging.getLogger(record.name)
-        if self._from_processes:
+        if not is_filtered:  # the caller's filters have not seen what a worker process said
             kept: Any = not logger.disabled and logger.filter(record)
             if not kept:
                 return

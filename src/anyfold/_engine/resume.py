@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 
 from anyfold._engine.journal import Journal, Terms
@@ -33,11 +34,14 @@ class Resumption:
         self._journal = journal
         self._keys = keys
         self._terms = terms
+        self._lock = threading.Lock()
         self.taken = journal.lookup(keys, terms)
 
     def record(self, outcomes: Iterable[Outcome]) -> None:
         """Write down what has finished; when this returns it survives the death of the process."""
-        self._journal.record([(self._keys[outcome.key], outcome) for outcome in outcomes], self._terms)
+        finished = [(self._keys[outcome.key], outcome) for outcome in outcomes]
+        with self._lock:  # two runs may be at work on the same tasks
+            self._journal.record(finished, self._terms)
 
     @property
     def use(self) -> JournalUse:

@@ -98,7 +98,10 @@ class Supply:
 
     def cut_off(self, key: TaskKey) -> None:
         """Let nothing count that comes behind this leaf."""
-        rank = self.rank(key)
+        self.cut_off_at(self.rank(key))
+
+    def cut_off_at(self, rank: int) -> None:
+        """Let nothing count that comes behind this rank."""
         self.cutoff = rank if self.cutoff is None else min(self.cutoff, rank)
 
     def is_wanted(self, leaf: Leaf) -> bool:

@@ -8,14 +8,14 @@ long for another at the end.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from anyfold._plan.prefix import Layout
 from anyfold._plan.task import Outcome, TaskKey
 
-__all__ = ["Order"]
+__all__ = ["Order", "remember"]
 
 WORTH_KNOWING = 0.05
 """Seconds; it does not matter when shorter tasks are started."""
@@ -67,29 +67,9 @@ class Order:
         for _, fold in groupby(self._keys, key=attrgetter("fold")):
             keys = list(fold)
             if self._n_workers > 1:
-                seconds.update(self._measured(before))
+                seconds.update(_measured(before, self._outcomes))
             yield from [key for key in self._sorted(keys, seconds) if key not in self._outcomes]
             before = keys
-
-    def remember(self) -> None:
-        """Keep what each took, for later runs, if it matters to any of them."""
-        measured = self._measured(self._keys)
-        if max(measured.values(), default=0.0) < WORTH_KNOWING:
-            return
-        for place, seconds in measured.items():
-            if (label := self._labels.get(place)) is not None:
-                _remembered[label] = seconds
-                _remembered.move_to_end(label)
-        while len(_remembered) > REMEMBERED:
-            _remembered.popitem(last=False)
-
-    def _measured(self, keys: Sequence[TaskKey]) -> dict[Place, float]:
-        done = filter(None, map(self._outcomes.get, keys))
-        return {
-            (out.key.model, out.key.candidate): out.ended - out.started
-            for out in done
-            if out.ended > out.started  # of what comes from a journal it is not known
-        }
 
     def _sorted(self, keys: Sequence[TaskKey], seconds: Mapping[Place, float]) -> list[TaskKey]:
         """Order the leaves of one fold as a tree is walked, the branches that take longest first."""
@@ -114,3 +94,27 @@ class Order:
     def _way(self, key: TaskKey) -> tuple[Hashable, ...]:
         place = key.model, key.candidate
         return (*self._layout.paths.get(place, ()), place)
+
+
+def remember(
+    keys: Iterable[TaskKey], outcomes: Mapping[TaskKey, Outcome], labels: Mapping[Place, Hashable]
+) -> None:
+    """Keep what each task took, for later runs, if it matters to any of them."""
+    measured = _measured(keys, outcomes)
+    if max(measured.values(), default=0.0) < WORTH_KNOWING:
+        return
+    for place, seconds in measured.items():
+        if (label := labels.get(place)) is not None:
+            _remembered[label] = seconds
+            _remembered.move_to_end(label)
+    while len(_remembered) > REMEMBERED:
+        _remembered.popitem(last=False)
+
+
+def _measured(keys: Iterable[TaskKey], outcomes: Mapping[TaskKey, Outcome]) -> dict[Place, float]:
+    done = filter(None, map(outcomes.get, keys))
+    return {
+        (out.key.model, out.key.candidate): out.ended - out.started
+        for out in done
+        if out.ended > out.started  # of what comes from a journal it is not known
+    }

@@ -56,9 +56,9 @@ class Settings(TypedDict, total=False):
         Setting(
             default="multiprocessing",
             takes="the name of a backend, or an executor with submit and shutdown",
-            help="Where the work runs: the name of a backend, or a PEP 3148 executor, which stays yours to "
-            "shut down. An executor has its own workers: ``n_jobs`` and ``backend_options`` as arguments "
-            "beside it are an error, from elsewhere they are not used.",
+            help="Where the work runs: the name of a backend, ``'auto'``, or a PEP 3148 executor, which "
+            "stays yours to shut down. An executor has its own workers: ``n_jobs`` and ``backend_options`` "
+            "as arguments beside it are an error, from elsewhere they are not used.",
         ),
     ]
     n_jobs: Annotated[

@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "has_ended",
     "interrupts_ignored",
     "prepare",
+    "recalling",
     "signal_at_parents_end",
     "warm_imports",
     "watch_driver",
@@ -68,6 +70,8 @@ def capture_setup(*, kill_with_parent_thread: bool) -> WorkerSetup:
         True only where the thread that starts the worker lives as long as the pool does: Linux sends the
         parent-death signal when that *thread* ends, not its process.
     """
+    if (before := _recalled.get()) is not None:
+        return replace(before, kill_with_parent_thread=kill_with_parent_thread)
     cwd: str | None
     try:
         cwd = str(Path.cwd())
@@ -81,6 +85,19 @@ def capture_setup(*, kill_with_parent_thread: bool) -> WorkerSetup:
         driver_pid=os.getpid(),
         kill_with_parent_thread=kill_with_parent_thread,
     )
+
+
+_recalled: ContextVar[WorkerSetup | None] = ContextVar("anyfold_recalled", default=None)
+
+
+@contextlib.contextmanager
+def recalling(setup: WorkerSetup) -> Iterator[None]:
+    """Have workers take over what was recorded before: the caller may be at work on a task meanwhile."""
+    token = _recalled.set(setup)
+    try:
+        yield
+    finally:
+        _recalled.reset(token)
 
 
 def prepare(setup: WorkerSetup) -> None:

@@ -132,6 +132,8 @@ class Job:
     """Whether workers keep data from task to task, for which they look how much memory there is."""
     depth: int = 0
     """How many runs it is inside of."""
+    is_live: bool = False
+    """Whether what leaves print is seen at once, without their names."""
 
 
 _depth: ContextVar[int] = ContextVar("anyfold_depth", default=0)
@@ -295,7 +297,7 @@ def _surroundings(job: Job) -> Iterator[Found]:
 
 
 def _heard(job: Job) -> contextlib.AbstractContextManager[Said]:
-    return recorded(is_live=job.isolation == "none")  # in the caller's own thread one may want to debug
+    return recorded(is_live=job.is_live)
 
 
 def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:

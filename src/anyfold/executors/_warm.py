@@ -17,10 +17,9 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from anyfold._worker.boot import environment
+from anyfold._worker.boot import capture_setup
 from anyfold.executors._exit import at_interpreter_exit
 from anyfold.executors.base import Executor, capabilities_of, isolation_of
 from anyfold.executors.registry import find_backend, get_executor, takes_option
@@ -280,11 +279,8 @@ def _at_exit_once() -> None:
 
 
 def _circumstances() -> _Circumstances:
-    try:
-        cwd = str(Path.cwd())
-    except FileNotFoundError:
-        cwd = ""
-    return _Circumstances(os.getpid(), cwd, tuple(sys.path), environment())
+    setup = capture_setup(kill_with_parent_thread=False)
+    return _Circumstances(os.getpid(), setup.cwd or "", setup.sys_path, setup.environ)
 
 
 def _sources() -> dict[str, Stamp]:

@@ -85,6 +85,9 @@ _backends = _built_in(
     Backend("ray", "anyfold.executors.ray:RayExecutor", {"ray": "anyfold[ray]"}),
 )
 
+AUTO = "auto"
+"""Stands for whichever backend is best for a run."""
+
 BACKENDS: Mapping[str, Backend] = MappingProxyType(_backends)
 """Backends of anyfold's and those given to `register_backend`; entry points are looked up when needed."""
 
@@ -243,6 +246,11 @@ def find_backend(name: str) -> Backend:
     if name in named:
         return named[name]
     known = sorted({*_backends, *named})
+    if name == AUTO:
+        raise UnknownBackendError(
+            f"'auto' is chosen by each run, and is no backend of its own: name one of {_listed(known, 'or')}"
+        )
+    known = sorted([*known, AUTO])
     near = difflib.get_close_matches(str(name), known, n=3)
     hint = f"did you mean {_listed(near, 'or')}? " if near else ""
     raise UnknownBackendError(f"there is no backend {name!r}; {hint}known are {_listed(known)}")

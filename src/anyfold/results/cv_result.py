@@ -77,6 +77,8 @@ class CVResult(Views, Mapping[str, dict[str, Any]]):
         Root of all seeds of the run.
     backend, n_jobs : str, int or None
         Where the tasks ran, and on how many workers; None where the backend decided.
+    choice : str or None, default=None
+        With ``backend="auto"``, which tasks ran where, and why.
     wall_time : float
         Seconds that the run took.
     return_train_score : bool
@@ -123,6 +125,7 @@ class CVResult(Views, Mapping[str, dict[str, Any]]):
     interrupted: bool = False
     journal: JournalUse | None = None
     classes: Classes = None
+    choice: str | None = None
     _grid: OutcomeGrid = field(init=False)
 
     def __post_init__(self, outcomes: Iterable[Outcome]) -> None:

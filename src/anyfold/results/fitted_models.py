@@ -64,6 +64,8 @@ class FittedModels(Mapping[str, Any]):
         Parameters of each model, for the records of failures.
     interrupted : bool, default=False
         Whether the run was ended before all models had been fitted.
+    choice : str or None, default=None
+        With ``backend="auto"``, which models were fitted where, and why.
 
     Examples
     --------
@@ -85,6 +87,7 @@ class FittedModels(Mapping[str, Any]):
     wall_time: float
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     interrupted: bool = False
+    choice: str | None = None
     _outcomes: dict[str, Outcome] = field(init=False)
     _sizes: dict[str, int] = field(init=False)
     """Bytes of the models that were fitted, pickled."""

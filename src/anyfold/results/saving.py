@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 __all__ = ["load_result", "save_result"]
 
 FORMAT = 1
-PLAIN = ("n_folds", "n_samples", "random_state", "backend", "n_jobs", "return_train_score", "interrupted")
+PLAIN = (
+    *("n_folds", "n_samples", "random_state", "backend", "n_jobs", "choice"),
+    *("return_train_score", "interrupted"),
+)
 
 
 def save_result(result: Any, grid: OutcomeGrid, path: str | os.PathLike[str]) -> None:
