@@ -14,7 +14,7 @@ import anyfold
 from anyfold import model_selection
 from anyfold._settings.fields import ProgramSettings, settings_of, variable_of
 from anyfold.executors._expected import DASK_VARIABLE, RAY_VARIABLES
-from anyfold.executors.registry import BACKENDS
+from anyfold.executors.registry import AUTO, BACKENDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -82,7 +82,7 @@ def test_the_pages_and_examples_name_only_backends_that_exist():
     found = {one or other for text in texts for one, other in named.findall(text)}
     found |= {name for text in texts for name in re.findall(r"\bANYFOLD_BACKEND=(\w+)", text)}
     assert {"threads", "ray"} <= found
-    assert found <= {*BACKENDS} | made_there
+    assert found <= {*BACKENDS, AUTO} | made_there
 
 
 def test_the_pages_name_only_variables_that_exist():
