@@ -241,7 +241,7 @@ def test_data_is_published_no_earlier_than_it_is_needed_and_gone_afterwards(pool
     def count(event=None):
         descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
 
-    af.fit_models(Spy(), X, y, backend=pool)
+    af.fit_models([Spy()] * 20, X, y, backend=pool)  # both workers have been started
     gc.collect()
     descriptors = []
     count()
