@@ -161,11 +161,11 @@ def hang_from_one_on(n):
 def test_long_items_in_a_group_of_short_ones_are_shared_out():
     def sleep_at_the_end(n):
         if n >= 3000:
-            time.sleep(0.15)
+            time.sleep(0.02)
             return threading.current_thread().name
         return ""
 
-    names = parallel_map(sleep_at_the_end, range(3008), backend="threads")[3000:]
+    names = parallel_map(sleep_at_the_end, range(3048), backend="threads")[3000:]
     assert len(set(names)) == 2
 
 

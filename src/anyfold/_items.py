@@ -7,6 +7,7 @@ inputs ──drawn as needed──> Items ──groups──> the engine ──>
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 from anyfold._data.readable import readable_items
 from anyfold._data.serialize import dumps, loads
 from anyfold._engine.relay import issue_warnings
-from anyfold._plan.groups import Group, ItemKey, group_size
+from anyfold._plan.groups import SHORTEST_GROUP, Group, ItemKey, group_size
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._reply import exception_of
 from anyfold._worker.failures import failure_of
@@ -97,12 +98,16 @@ class Returned(dict[TaskKey, Outcome]):
     def _measure(self, outcome: Outcome) -> None:
         if outcome.failure is not None or outcome.ended <= outcome.started:
             return
-        seconds = (outcome.ended - outcome.started) / outcome.n_items
+        elapsed = outcome.ended - outcome.started
+        seconds = elapsed / outcome.n_items
         if self.item_seconds is None or outcome.n_items > self.measured:
             # In a larger group, less of its time is due to what surrounds it.
             self.item_seconds, self.measured = seconds, outcome.n_items
-        else:
+        elif elapsed > SHORTEST_GROUP:
             self.item_seconds = (self.item_seconds + seconds) / 2
+        else:
+            # A group that is over at once says no more than what an item takes at most.
+            self.item_seconds = min(self.item_seconds, seconds)
         if isinstance(outcome.value, bytes):
             self.note_bytes(len(outcome.value) / outcome.n_items)
 
@@ -276,6 +281,8 @@ class Items:
         returned = self._returned
         if self._alone or not (returned.item_bytes or self._pack is None):
             return 1  # the first one shows how large they are
+        if self._pack is not None and not self._n_drawn:
+            self._look_at_the_first(self._pack)
         n_left = None
         if self._n_inputs is not None:
             given_back = sum(len(left.items) for left in returned.given_back)
@@ -284,6 +291,13 @@ class Items:
         return group_size(
             n_left, self._n_workers, returned.item_seconds, returned.item_bytes, largest, self._start
         )
+
+    def _look_at_the_first(self, pack: Callable[[Sequence[Any]], bytes]) -> None:
+        """See whether items are larger than those of an earlier call of the function."""
+        following = self._drawn(1)
+        self._inputs = chain(following, self._inputs)
+        with contextlib.suppress(Exception):  # it will be named when it is its turn
+            pack(following)
 
     def _group(self, first: int, items: list[Any]) -> Group | None:
         """Make a group; where an item cannot be sent, they will go one by one up to that, which fails."""

@@ -39,17 +39,18 @@ class _Remembered:
     """What items of a function took in earlier calls."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Any, tuple[float, int]] = OrderedDict()
+        self._known: OrderedDict[Any, tuple[float, int, float]] = OrderedDict()
 
     def recall(self, function: Callable[..., Any], returned: Returned) -> None:
         """Begin with what is known of a function."""
         if (known := self._known.get(_code_of(function))) is not None:
-            returned.item_seconds, returned.measured = known
+            returned.item_seconds, returned.measured, returned.item_bytes = known
 
     def remember(self, function: Callable[..., Any], returned: Returned) -> None:
         """Keep what was measured."""
         if returned.item_seconds is not None:
-            self._known[_code_of(function)] = returned.item_seconds, returned.measured
+            known = returned.item_seconds, returned.measured, returned.item_bytes
+            self._known[_code_of(function)] = known
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
 

@@ -19,8 +19,9 @@ from anyfold._plan.units import WORTH_DISPATCHING
         ({"item_seconds": 1e-9, "item_bytes": MOST_BYTES / 4}, 4),
         ({"item_seconds": 1e-9, "item_bytes": 1e12}, 1),
         ({"item_seconds": WORTH_DISPATCHING / 1000, "n_left": 1000}, 250),
-        # What is left is worth less than its way.
-        ({"item_seconds": WORTH_DISPATCHING / 1000, "n_left": 4}, 50),
+        # What is left makes groups of equal size, where more of them were not worth their way.
+        ({"item_seconds": WORTH_DISPATCHING / 1000, "n_left": 4}, 4),
+        ({"item_seconds": WORTH_DISPATCHING / 1000, "n_left": 90}, 45),
     ],
 )
 def test_a_group_is_worth_its_way_and_leaves_something_to_the_others(known, size):

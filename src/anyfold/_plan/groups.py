@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 from anyfold._plan.task import Leaf, TaskKey
 from anyfold._plan.units import WORTH_DISPATCHING
 
-__all__ = ["LONGEST_GROUP", "BatchKey", "Group", "ItemKey", "group_size"]
+__all__ = ["LONGEST_GROUP", "SHORTEST_GROUP", "BatchKey", "Group", "ItemKey", "group_size"]
 
 LONGEST_GROUP = 2 * WORTH_DISPATCHING
 """Seconds after which a worker begins with no further item of a group."""
@@ -122,5 +123,7 @@ def group_size(
     else:
         worth, least = (seconds / max(item_seconds, 1e-9) for seconds in (WORTH_DISPATCHING, SHORTEST_GROUP))
     if n_left is not None:
-        worth = min(worth, max(n_left / (2 * n_workers), least))
+        # Where that would be less than is worth its way, what is left makes equal groups of so much.
+        equal = n_left / max(1, ceil(n_left / least))
+        worth = min(worth, max(n_left / (2 * n_workers), equal))
     return max(1, int(min(worth, MOST_ITEMS, GROWTH * largest, MOST_BYTES / max(item_bytes, 1.0))))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, starmap
+from itertools import count, islice, starmap
 from typing import Any
 
 from anyfold._data.kinds import is_readonly_error, private_copy
@@ -23,6 +23,12 @@ from anyfold._worker.seeding import seed_globals
 from anyfold.executors.base import Isolation
 
 __all__ = ["Kept", "Mapped"]
+
+AT_ONCE = 16
+"""Calls between two looks at the clock, as long as they take no time."""
+
+SHORT = 1e-4
+"""Seconds of calls between two looks that are no time."""
 
 Kept = dict[ItemKey, tuple[list[Any], BaseException | None]]
 """By group: its values, and the exception that ended it."""
@@ -85,14 +91,21 @@ class Mapped:
         self, first: int, items: Sequence[Any], values: list[Any], notes: _Notes
     ) -> BaseException | None:
         calls = self._calls(self.function, first, items)
-        append, clock = values.append, time.monotonic
-        ends = clock() + LONGEST_GROUP
+        take, clock = values.extend, time.monotonic
+        now = clock()
+        ends = now + LONGEST_GROUP
+        at_once = 1
         while True:
             try:
-                for value in calls:
-                    append(value)
-                    if clock() > ends:
+                while True:
+                    wanted = len(values) + at_once
+                    take(islice(calls, at_once))
+                    if len(values) < wanted:
+                        break
+                    began, now = now, clock()
+                    if now > ends:
                         return None
+                    at_once = min(2 * at_once, AT_ONCE) if now - began < SHORT else 1
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and self.isolation == "none":
                     raise  # the user's own Ctrl-C
