@@ -53,7 +53,8 @@ class _Warm:
     executor: Executor
     name: str
     key: Hashable
-    circumstances: _Circumstances
+    circumstances: _Circumstances | None = None
+    """None for one that is used once."""
     made: int = field(default_factory=time.time_ns)
     sources: dict[str, Stamp] = field(default_factory=dict)
     idle_since: float = 0.0
@@ -119,8 +120,10 @@ def borrow(
     key = _key(name, n_jobs, chosen)
     warm = _take(key)
     if warm is None:
-        warm = _Warm(get_executor(name, n_jobs, **chosen), name, key, _circumstances())
-        if _worth_keeping(warm.executor):
+        executor = get_executor(name, n_jobs, **chosen)
+        warm = _Warm(executor, name, key)
+        if _worth_keeping(executor):
+            warm.circumstances = _circumstances()
             warm.note_sources()
             _at_exit_once()
     emptied = _shelf.emptied
@@ -286,24 +289,45 @@ def _circumstances() -> _Circumstances:
 def _sources() -> dict[str, Stamp]:
     """Return the stamps of the loaded modules' files that belong to no installed package."""
     stamps: dict[str, Stamp] = {}
-    for name, module in list(sys.modules.items()):
-        known, file = _own_files.get(name, (_nothing, None))
-        if known() is not module:
-            file = _own_file(name, module)
-            with contextlib.suppress(TypeError):  # what is in its place may be anything
-                _own_files[name] = weakref.ref(module), file
-        if file is not None:
-            with contextlib.suppress(OSError):
-                status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
-                stamps[file] = status.st_mtime_ns, status.st_size
+    for file in _own_files():
+        with contextlib.suppress(OSError):
+            status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
+            stamps[file] = status.st_mtime_ns, status.st_size
     return stamps
 
 
-_own_files: dict[str, tuple[Callable[[], Any], str | None]] = {}
-"""By name: a module, of which there are thousands, and its file if that belongs to no installed package."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Which modules there were, of thousands, and which of their files are to be looked at."""
+
+    names: list[str]
+    ids: list[int]
+    own: list[tuple[str, Callable[[], Any], str]]
+    """Name, weak reference and file of those that belong to no installed package."""
+
+
+_seen = _Seen([], [], [])
 
 
 def _nothing() -> None: ...
+
+
+def _own_files() -> list[str]:
+    global _seen
+    modules = dict(sys.modules)
+    seen = _seen
+    names, ids = list(modules), list(map(id, modules.values()))
+    is_seen = seen.names == names and seen.ids == ids
+    if not is_seen or any(known() is not modules[name] for name, known, _ in seen.own):
+        own: list[tuple[str, Callable[[], Any], str]] = []
+        for name, module in modules.items():
+            if (file := _own_file(name, module)) is not None:
+                try:
+                    own.append((name, weakref.ref(module), file))
+                except TypeError:  # what is in a module's place may be anything
+                    own.append((name, _nothing, file))
+        seen = _seen = _Seen(names, ids, own)
+    return [file for _, _, file in seen.own]
 
 
 def _own_file(name: str, module: Any) -> str | None:

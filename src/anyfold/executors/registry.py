@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
@@ -289,6 +290,14 @@ def _load(backend: Backend) -> Callable[..., Executor]:
 
 
 def _parameters(target: Callable[..., Executor]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return _parameters_of(target)
+    except TypeError:  # it cannot be told from others
+        return inspect.signature(target).parameters
+
+
+@lru_cache(maxsize=32)
+def _parameters_of(target: Callable[..., Executor]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(target).parameters
 
 
