@@ -15,7 +15,7 @@ import sysconfig
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,12 +68,11 @@ class _Warm:
         # A source that was not known before may have been imported by a worker in an earlier state.
         return all(
             self.sources[file] == stamp if file in self.sources else stamp[0] < self.made
-            for file, stamp in _sources().items()
+            for file, stamp in _stamps(_own_files()).items()
         )
 
     def note_sources(self) -> None:
-        for file, stamp in _sources().items():
-            self.sources.setdefault(file, stamp)
+        self.sources.update(_stamps(file for file in _own_files() if file not in self.sources))
 
 
 class _Shelf:
@@ -286,10 +285,9 @@ def _circumstances() -> _Circumstances:
     return _Circumstances(os.getpid(), setup.cwd or "", setup.sys_path, setup.environ)
 
 
-def _sources() -> dict[str, Stamp]:
-    """Return the stamps of the loaded modules' files that belong to no installed package."""
+def _stamps(files: Iterable[str]) -> dict[str, Stamp]:
     stamps: dict[str, Stamp] = {}
-    for file in _own_files():
+    for file in files:
         with contextlib.suppress(OSError):
             status = os.stat(file)  # noqa: PTH116 - called for many files, before every run
             stamps[file] = status.st_mtime_ns, status.st_size
@@ -313,6 +311,7 @@ def _nothing() -> None: ...
 
 
 def _own_files() -> list[str]:
+    """Return the files of the loaded modules that belong to no installed package."""
     global _seen
     modules = dict(sys.modules)
     seen = _seen
