@@ -11,8 +11,8 @@ nox.options.sessions = ["tests", "lint", "types"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PLUGIN = "./tests/plugin_package"
 """A third party's backend, found by its entry point."""
-SIDE_BY_SIDE = ("-n", "3", "--dist", "loadgroup")
-"""For two cores: a third of the time tests wait. Which of them stay together tests/conftest.py says."""
+SIDE_BY_SIDE = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+"""For two cores: a third of the time tests wait. Which stay together, and when, tests/conftest.py says."""
 
 
 OF_THAT_TIME = "scipy<1.15"

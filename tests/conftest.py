@@ -20,13 +20,34 @@ def pytest_configure():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG = (
+    "ray",
+    "test_dask_clusters",
+    "test_contract",
+    "hostile/",
+    "test_resuming",
+    "test_leftovers",
+    "testing/",
+)
+"""What is begun first where tests run side by side, so that nobody is alone with it at the end."""
+EACH_ALONE = ("test_chaos", "test_contract_on_variants", "test_leftovers", "test_interrupts")
+"""Modules whose tests take long and have nothing in common."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Keep a class or module together where tests run side by side, and start one Ray at a time."""
     for item in items:
         with_ray = "ray" in re.split(r"\W|_", item.name.lower() + item.nodeid.rpartition("::")[0].lower())
-        scope = "ray" if with_ray or "TestRay" in item.nodeid else item.nodeid.rpartition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(scope))
+        alone = any(f"/{name}.py" in item.nodeid for name in EACH_ALONE)
+        scope = item.nodeid if alone else item.nodeid.rpartition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("ray" if with_ray or "TestRay" in item.nodeid else scope))
+    items.sort(key=_turn)
+
+
+def _turn(item):
+    (scope,) = next(item.iter_markers("xdist_group")).args
+    return next((turn for turn, name in enumerate(LONG) if name in scope), len(LONG))
 
 
 @pytest.fixture(autouse=True)

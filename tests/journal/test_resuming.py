@@ -185,7 +185,7 @@ def test_a_file_that_is_no_journal_is_refused_before_any_work(tmp_path):
 
 
 SCRIPT = """
-    import os, sys, time
+    import os, sys, tempfile, threading, time
     from pathlib import Path
     from sklearn.base import BaseEstimator
     from sklearn.datasets import load_iris
@@ -208,6 +208,10 @@ SCRIPT = """
         return result.to_frame().drop(columns=["fit_time", "score_time"]).to_string()
 
     # Each driver is a fork of this process, which has imported all it needs and has no threads.
+    with tempfile.TemporaryDirectory() as folder:
+        FOLDER = Path(folder)
+        search(backend="serial")
+    assert threading.active_count() == 1
     for line in sys.stdin:
         FOLDER, settings = eval(line)
         FOLDER = Path(FOLDER)
