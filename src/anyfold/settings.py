@@ -288,7 +288,7 @@ def _changes(settings: Mapping[str, Any], caller: str) -> dict[str, Any]:
 
 def _beside_executor(backend: Any, given: Mapping[str, Any]) -> dict[str, str]:
     """Return what has no effect in a call, by name, because its backend is an executor instance."""
-    if not isinstance(backend, Executor) or isinstance(backend, type):
+    if isinstance(backend, (str, type)) or not isinstance(backend, Executor):
         return {}
     return {
         name: f"{name}={given[name]!r} has no effect on an executor, which was made with its own. "

@@ -165,6 +165,7 @@ def in_caller(job: Job) -> Iterator[None]:
         if job.isolation != "process":
             stack.enter_context(limit_caller(job.inner_threads))
             stack.enter_context(routed(job.ears, own_process=False))
+        if job.isolation == "thread":  # elsewhere it is done after each task
             stack.enter_context(tidied())
         yield
 
