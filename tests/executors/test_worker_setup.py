@@ -124,8 +124,10 @@ def test_a_worker_that_will_not_end_is_killed(name, monkeypatch):
 def test_a_new_environment_gets_a_fork_server_whose_libraries_have_seen_it(monkeypatch):
     with make("multiprocessing-forkserver", 1) as executor:
         first = executor.submit(os.getppid).result(PATIENCE)
+    monkeypatch.setenv("ANYFOLD_RETRIES", "1")  # is read by calls, not by libraries
     with make("multiprocessing-forkserver", 1) as executor:
         assert executor.submit(os.getppid).result(PATIENCE) == first
+        assert executor.submit(os.getenv, "ANYFOLD_RETRIES").result(PATIENCE) == "1"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with make("multiprocessing-forkserver", 1) as executor:
         assert executor.submit(os.getppid).result(PATIENCE) != first

@@ -235,7 +235,7 @@ class _ForkServer(forkserver.ForkServer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.environ = environment()
+        self.environ = _seen_by_libraries()
         self._keeper: threading.Thread | None = None
         self.set_forkserver_preload(_PRELOAD)
 
@@ -290,13 +290,18 @@ def _wait_for(pidfd: int, timeout: float | None = None) -> None:
 
 def _fork_server() -> _ForkServer:
     server = _state.fork_server
-    if server is not None and server.environ != environment():
+    if server is not None and server.environ != _seen_by_libraries():
         _retire(server)
         server = None
     if server is None:
         server = _state.fork_server = _ForkServer()
     server.start()
     return server
+
+
+def _seen_by_libraries() -> dict[str, str]:
+    """Return the variables that may count when modules are imported; anyfold's own are read by each call."""
+    return {name: value for name, value in environment().items() if not name.startswith("ANYFOLD_")}
 
 
 def _retire(server: _ForkServer) -> None:
