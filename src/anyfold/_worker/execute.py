@@ -30,7 +30,7 @@ from anyfold._plan.task import Failure, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
 from anyfold._worker.failures import failure_of
 from anyfold._worker.kept_steps import forget_steps, set_steps_limit
-from anyfold._worker.seeding import seeded_globals
+from anyfold._worker.seeding import kept_globals, seed_globals
 from anyfold._worker.threads import limit_worker
 from anyfold._worker.tidying import Found
 from anyfold._worker.watchdog import watched
@@ -217,8 +217,8 @@ def run_stem(
         watched(job.timeout, address),
         _heard(job),
         found,
-        _generators(job, leaf),
     ):
+        _seed_generators(job, leaf)
         fitted = _sharing(job).fit_stem(leaf, depth)
     return fitted if job.isolation == "process" else None
 
@@ -289,6 +289,7 @@ def _surroundings(job: Job) -> Iterator[Found]:
             limit_worker(job.inner_threads, job.isolation),
             sklearn.config_context(**job.sklearn_config),
             routed(job.ears, own_process=job.isolation == "process"),
+            contextlib.nullcontext() if job.isolation == "thread" else kept_globals(),
             contextlib.closing(Found(job.isolation)) as found,
         ):
             yield found
@@ -304,7 +305,8 @@ def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:
     for writable in (False, True):
         stage: Stage = "fit"
         try:
-            with found, _generators(job, leaf):
+            with found:
+                _seed_generators(job, leaf)
                 return job.work.run(leaf, writable=writable)
         except StageError as wrapped:
             stage, error = wrapped.stage, wrapped.__cause__ or wrapped
@@ -321,10 +323,9 @@ def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:
     raise AssertionError("unreachable")
 
 
-def _generators(job: Job, leaf: Leaf) -> contextlib.AbstractContextManager[None]:
-    if job.isolation == "thread":
-        return contextlib.nullcontext()
-    return seeded_globals(job.root_seed, leaf.key.fold)
+def _seed_generators(job: Job, leaf: Leaf) -> None:
+    if job.isolation != "thread":
+        seed_globals(job.root_seed, leaf.key.fold)
 
 
 def _outcome(leaf: Leaf, produced: Produced, said: Said, started: float) -> Outcome:

@@ -1,4 +1,4 @@
-"""Seeds the global generators around one task and puts them back."""
+"""Seeds the global generators for each task and puts them back when all are done."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from anyfold._plan.seeds import GLOBAL_NUMPY, GLOBAL_PYTHON, seed_for
 
-__all__ = ["seed_globals", "seeded_globals"]
+__all__ = ["kept_globals", "seed_globals"]
 
 
 @contextlib.contextmanager
-def seeded_globals(root: int, fold: int) -> Iterator[None]:
-    """Seed `random` and `numpy.random` by the identity of a task, and restore them afterwards.
+def kept_globals() -> Iterator[None]:
+    """Put `random` and `numpy.random` back afterwards as they were.
 
-    Not for threads: the global generators belong to the whole process.
+    That takes a tenth of a millisecond, so that it is done around several tasks. Not for threads: the global
+    generators belong to the whole process.
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
-    seed_globals(root, fold)
     try:
         yield
     finally:
