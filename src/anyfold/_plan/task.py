@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import LogRecord
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 __all__ = [
     "REFIT",
@@ -26,8 +26,18 @@ REFIT = -1
 Stage = Literal["data", "fit", "predict", "score", "worker", "result"]
 
 
+class Compact:
+    """Pickled as a call with its fields: smaller and quicker than what `dataclasses` does for slots."""
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), tuple([getattr(self, name) for name in self.__match_args__])
+
+
 @dataclass(frozen=True, slots=True, order=True)
-class TaskKey:
+class TaskKey(Compact):
     """What identifies a result: never a position, never an order of arrival."""
 
     model: str
@@ -50,7 +60,7 @@ class TaskKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Compact):
     """One task, the smallest thing that runs: small enough to be sent with every unit."""
 
     key: TaskKey
@@ -62,7 +72,7 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Place(Compact):
     """Where an outcome was computed."""
 
     host: str
@@ -71,7 +81,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayedWarning:
+class RelayedWarning(Compact):
     """A warning that a task issued on a worker."""
 
     category: type[Warning]
@@ -91,7 +101,7 @@ class LoggedMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Compact):
     """Why a task has no result: an error of the model, or of the worker that ran it."""
 
     stage: Stage
@@ -103,7 +113,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class FoldScores:
+class FoldScores(Compact):
     """What one model achieved on one fold."""
 
     test: Mapping[str, float]
@@ -131,7 +141,7 @@ class FitCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Compact):
     """What became of one task; compact, since the caller holds all of them."""
 
     key: TaskKey
