@@ -16,7 +16,6 @@ from typing import Any
 
 from anyfold._data.readable import readable_items
 from anyfold._data.serialize import dumps, loads
-from anyfold._engine.relay import issue_warnings
 from anyfold._plan.groups import SHORTEST_GROUP, Group, ItemKey, group_size
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._reply import exception_of
@@ -24,7 +23,7 @@ from anyfold._worker.failures import failure_of
 from anyfold._worker.mapping import Kept
 from anyfold.errors import AnyfoldError, UnreadableResultError, WorkerTraceback
 
-__all__ = ["Items", "Returned", "Told", "index_of", "values_of"]
+__all__ = ["Items", "Returned", "index_of", "values_of"]
 
 START = 64
 """Items of a group when it is not known what they take; those that turn out to be long are given back."""
@@ -325,27 +324,3 @@ class Items:
 def index_of(key: TaskKey) -> int:
     """Return the index of the first item of a group."""
     return key.fold
-
-
-class Told:
-    """Warnings of what was given out: each distinct one is issued again once in a run."""
-
-    def __init__(self) -> None:
-        self._known: set[Any] = set()
-        self._outcomes: list[Outcome] = []
-
-    def take(self, outcome: Outcome) -> None:
-        """Take what items have warned of."""
-        if outcome.warnings or outcome.parts:
-            self._outcomes.append(outcome)
-
-    def issue(self) -> None:
-        """Issue what is new."""
-        parts = [part for outcome in self._outcomes for part in outcome.parts or (outcome,)]
-        self._outcomes.clear()
-        new = [
-            replace(part, warnings=tuple(told for told in part.warnings if told not in self._known))
-            for part in parts
-        ]
-        self._known.update(told for part in new for told in part.warnings)
-        issue_warnings(new)

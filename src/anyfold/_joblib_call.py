@@ -14,8 +14,9 @@ from typing import Any
 import sklearn
 
 from anyfold._engine.drive import in_caller
+from anyfold._engine.relay import Told
 from anyfold._engine.run import Run
-from anyfold._items import Told, index_of, values_of
+from anyfold._items import index_of, values_of
 from anyfold._joblib_arguments import Arguments
 from anyfold._plan.groups import BatchKey, Group
 from anyfold._plan.seeds import root_seed

@@ -12,8 +12,9 @@ from functools import partial
 from typing import Any, Literal
 
 from anyfold._engine.drive import for_a_step, in_caller
+from anyfold._engine.relay import Told
 from anyfold._engine.run import Run
-from anyfold._items import Items, Returned, Told, index_of
+from anyfold._items import Items, Returned, index_of
 from anyfold._plan.seeds import root_seed
 from anyfold._plan.units import LARGEST_UNIT
 from anyfold._running import Prepared, Terms, working

@@ -8,12 +8,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from anyfold._plan.task import Outcome, Place, TaskKey
 from anyfold._worker.capture import undisturbed
 
-__all__ = ["Relay", "issue_warnings"]
+__all__ = ["Relay", "Told", "issue_warnings"]
 
 
 class Relay:
@@ -105,6 +106,30 @@ def issue_warnings(outcomes: Iterable[Outcome]) -> None:
         warnings.filters[:] = shown  # type: ignore[index]
         warnings.simplefilter("default", append=True)  # makes the change known, and changes nothing
         _issue(tasks)
+
+
+class Told:
+    """Warnings of what was given out: each distinct one is issued again once in a run."""
+
+    def __init__(self) -> None:
+        self._known: set[Any] = set()
+        self._outcomes: list[Outcome] = []
+
+    def take(self, outcome: Outcome) -> None:
+        """Take what items have warned of."""
+        if outcome.warnings or outcome.parts:
+            self._outcomes.append(outcome)
+
+    def issue(self) -> None:
+        """Issue what is new."""
+        parts = [part for outcome in self._outcomes for part in outcome.parts or (outcome,)]
+        self._outcomes.clear()
+        new = [
+            replace(part, warnings=tuple(told for told in part.warnings if told not in self._known))
+            for part in parts
+        ]
+        self._known.update(told for part in new for told in part.warnings)
+        issue_warnings(new)
 
 
 def _issue(tasks: Mapping[tuple[type[Warning], str, str, int], Mapping[TaskKey, None]]) -> None:
