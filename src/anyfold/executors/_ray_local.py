@@ -91,10 +91,10 @@ class _Folder:
     def remove(self) -> None:
         """Remove the folder."""
         assert self._remover.stdin is not None
+        shutil.rmtree(self.path, ignore_errors=True)  # first: where this is cut short, the other goes on
         self._remover.kill()
         self._remover.wait()
         self._remover.stdin.close()
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextlib.contextmanager
