@@ -69,6 +69,17 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """All contests with the peers, and the page of the manual that shows them; takes an hour."""
+    session.install("--quiet", ".[all]", *group("bench"))
+    session.chdir("benchmarks")
+    os.makedirs("figures", exist_ok=True)  # noqa: PTH103 - the one file
+    for name in ("engine", "grid_search", "mapping"):
+        session.run("python", f"{name}.py", "--json", f"figures/{name}.json", *session.posargs)
+    session.run("python", "report.py")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style of the code."""
     session.install("--quiet", *group("lint"))

@@ -84,7 +84,11 @@ class Contest:
         best = min(peers, key=lambda peer: statistics.median(peer.seconds)) if peers else None
         rows = []
         for contender in self.contenders:
-            row: dict[str, Any] = {"contender": contender.name, "cold": contender.cold}
+            row: dict[str, Any] = {
+                "contender": contender.name,
+                "cold": contender.cold,
+                "ours": contender.ours,
+            }
             if contender.failed:
                 row["failed"] = contender.failed
             else:

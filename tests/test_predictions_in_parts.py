@@ -365,6 +365,15 @@ def test_a_list_of_numbers_of_numpy_is_one_column():
     assert af.predict_partitions(numbers, X, n_partitions=2, backend="serial") == X[:, 0].tolist()
 
 
+def test_an_answer_without_columns_has_rows_all_the_same():
+    class Nothing:
+        def transform(self, X):
+            return np.zeros((len(X), 0))
+
+    made = af.predict_models({"nothing": Nothing()}, np.zeros((3, 2)), method="transform", backend="serial")
+    assert made.shape == (3, 0)
+
+
 def test_columns_keep_their_types():
     models = {
         "text": Answers(lambda X: np.full(len(X), "a", dtype=object)),

@@ -47,6 +47,8 @@ def frame_of_models(
     ]
     rows = index if isinstance(index, pd.Index) else pd.RangeIndex(n_rows)
     frame = pd.DataFrame({number: column for number, (*_, column) in enumerate(columns)})
+    if not columns:
+        return pd.DataFrame(index=rows)
     frame.index = rows
     levels = zip(*[label for *label, _ in columns], strict=True)
     used = [
