@@ -64,6 +64,15 @@ def ctrl_c_stays_with_the_caller():
     assert (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
 
 
+@pytest.fixture(autouse=True)
+def no_ray_beside(request):
+    """A local Ray that tests have left warm is for other tests with Ray: some look at all processes."""
+    (group,) = next(request.node.iter_markers("xdist_group")).args
+    warm = sys.modules.get("anyfold.executors._warm")
+    if group != "ray" and warm is not None:
+        warm.let_go("ray")
+
+
 @pytest.fixture
 def start_driver(tmp_path):
     """Starts a program of which nothing may be left when it has ended."""

@@ -22,7 +22,12 @@ N_WORKERS = effective_n_jobs(None) + 3
 @pytest.fixture(scope="module")
 def address():
     with LocalCluster(
-        n_workers=N_WORKERS, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+        n_workers=N_WORKERS,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
     ) as cluster:
         yield cluster.scheduler_address
         af.shutdown()

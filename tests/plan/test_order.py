@@ -57,7 +57,7 @@ def test_a_later_run_starts_with_what_took_long_in_an_earlier_one():
     first = Order(keys("abc"), NOTHING_SHARED, outcomes, labels("abc"), 4)
     for key, seconds in zip(first, (1, 2, 9), strict=True):
         note(outcomes, key, seconds)
-    first.remember()
+    order.remember(keys("abc"), outcomes, labels("abc"))
     assert drawn(Order(keys("abc"), NOTHING_SHARED, {}, labels("abc"), 4)) == "cba"
     assert drawn(Order(keys("abc"), NOTHING_SHARED, {}, labels("abc"), 1)) == "abc"
 
@@ -67,7 +67,7 @@ def test_what_is_not_known_is_taken_for_usual():
     first = Order(keys("ab"), NOTHING_SHARED, outcomes, labels("ab"), 4)
     for key, seconds in zip(first, (1, 9), strict=True):
         note(outcomes, key, seconds)
-    first.remember()
+    order.remember(keys("ab"), outcomes, labels("ab"))
     assert drawn(Order(keys("axb"), NOTHING_SHARED, {}, labels("axb"), 4)) == "bxa"
 
 

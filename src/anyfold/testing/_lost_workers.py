@@ -48,6 +48,7 @@ class LostWorkerTests(ContractBase):
             return
         heals = "healing" in self.capabilities
         with self.executor() if heals else self.fresh() as executor:
+            assert executor.submit(add, 1).result(PATIENCE) == 1, "the first task has no result"
             error = _result_of(executor.submit(end_worker, "SIGKILL"), "SIGKILL")
             if not heals:
                 assert isinstance(error, BrokenExecutor), f"the future has {error!r}"
