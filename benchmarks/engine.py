@@ -24,6 +24,17 @@ BACKENDS = ("threads", "multiprocessing", "processes", "loky", "ray", "dask")
 TINY = np.zeros((10, 1)), np.arange(10)
 
 
+_open: list[Any] = []
+"""Executors of the contest that is held now."""
+
+
+def _alone() -> None:
+    """End the workers of the contest before: a Ray or a pool of another size would be used again."""
+    while _open:
+        _open.pop().shutdown()
+    af.shutdown()
+
+
 class Idle(BaseEstimator):
     """Takes so many seconds, and does nothing."""
 
@@ -50,6 +61,7 @@ def idle_run(backend: Any, models: dict[str, Any], n_folds: int, **settings: Any
             named = isinstance(backend, str) and backend not in ("auto", "serial")
             n_jobs = settings.get("n_jobs")
             executors.append(af.get_executor(backend, n_jobs) if named else backend)
+            _open.extend(executors if named else [])
         given = settings if isinstance(executors[0], str) else {}
         result = af.run_cv(models, folds, backend=executors[0], random_state=0, progress=False, **given)
         assert not result.failures
@@ -60,6 +72,7 @@ def idle_run(backend: Any, models: dict[str, Any], n_folds: int, **settings: Any
 
 
 def nothing() -> Contest:
+    _alone()
     models = {f"idle {number}": Idle(name=str(number)) for number in range(400)}
     ours = [
         Contender(f"run_cv on {name}", idle_run(name, models, 5, n_jobs=2), ours=True) for name in BACKENDS
@@ -72,6 +85,7 @@ def nothing() -> Contest:
 
 
 def sleep() -> Contest:
+    _alone()
     models = {f"sleeps {number}": Idle(0.25, str(number)) for number in range(16)}
     ours = [
         Contender(f"run_cv on {name}", idle_run(name, models, 4, n_jobs=16), ours=True)
@@ -82,6 +96,7 @@ def sleep() -> Contest:
 
 
 def unequal() -> Contest:
+    _alone()
     models: dict[str, Any] = {f"short {number}": Idle(0.5, str(number)) for number in range(30)}
     models["long"] = Idle(8.0)
     # The best schedule of 30 x 0.5 s and 8 s on four workers takes as long as the long one.
