@@ -37,8 +37,7 @@ def descendants(pid: int | None = None) -> list[ProcessInfo]:
 def children_left(before: set[int]) -> list[ProcessInfo]:
     """Return the processes below this one that were not there before.
 
-    Helpers of the interpreter are not counted, what a fork server has forked is. A node of Ray's that was
-    there before keeps workers ready whenever it likes, and takes them with it.
+    Helpers of the interpreter are not counted, what a fork server has forked is.
     """
     return [
         process
@@ -46,7 +45,6 @@ def children_left(before: set[int]) -> list[ProcessInfo]:
         if process.pid not in before
         and not (process.parent == os.getpid() and any(helper in process.command for helper in _HELPERS))
         and not process.command.startswith("ps ")
-        and not (process.parent in before and process.command.startswith("ray::IDLE"))
     ]
 
 
