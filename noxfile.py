@@ -11,7 +11,7 @@ nox.options.sessions = ["tests", "lint", "types"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 PLUGIN = "./tests/plugin_package"
 """A third party's backend, found by its entry point."""
-SIDE_BY_SIDE = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+SIDE_BY_SIDE = ("-n", "3", "--no-loadscope-reorder")
 """For two cores: a third of the time tests wait. Which stay together, and when, tests/conftest.py says."""
 
 

@@ -14,10 +14,24 @@ from tests.drivers import Driver
 collect_ignore = ["typing", "plugin_package/src", "with_scikit_learn"]
 
 
-def pytest_configure():
-    """Have Ctrl-C work as in a terminal: a shell starts what runs in the background with it ignored."""
+def pytest_configure(config):
+    """Tell of failures at once; have Ctrl-C work, which a shell ignores for what runs in the background."""
+    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
+        config.pluginmanager.register(TellsAtOnce(terminal))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class TellsAtOnce:
+    """A run that is stopped from outside has said what had failed by then."""
+
+    def __init__(self, terminal):
+        self.terminal = terminal
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.terminal.write_line(f"\n{report.nodeid} failed in its {report.when}:\n{report.longreprtext}")
 
 
 LONG = (
@@ -34,19 +48,31 @@ EACH_ALONE = ("test_chaos", "test_contract_on_variants", "test_leftovers", "test
 """Modules whose tests take long and have nothing in common."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _turn(_scope_of(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Keep a class or module together where tests run side by side, and start one Ray at a time."""
-    for item in items:
-        with_ray = "ray" in re.split(r"\W|_", item.name.lower() + item.nodeid.rpartition("::")[0].lower())
-        alone = any(f"/{name}.py" in item.nodeid for name in EACH_ALONE)
-        scope = item.nodeid if alone else item.nodeid.rpartition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("ray" if with_ray or "TestRay" in item.nodeid else scope))
-    items.sort(key=_turn)
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByScope(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return _scope_of(nodeid)
+
+    return ByScope(config, log)
 
 
-def _turn(item):
-    (scope,) = next(item.iter_markers("xdist_group")).args
+def _scope_of(nodeid):
+    """Return what the process is chosen by that runs a test."""
+    parent = nodeid.partition("[")[0].rpartition("::")[0]
+    if "ray" in re.split(r"\W|_", nodeid.lower()) or parent.endswith("TestRay"):
+        return "ray"
+    return nodeid if any(f"/{module}.py" in nodeid for module in EACH_ALONE) else parent
+
+
+def _turn(scope):
     return next((turn for turn, name in enumerate(LONG) if name in scope), len(LONG))
 
 
@@ -67,9 +93,8 @@ def ctrl_c_stays_with_the_caller():
 @pytest.fixture(autouse=True)
 def no_ray_beside(request):
     """A local Ray that tests have left warm is for other tests with Ray: some look at all processes."""
-    (group,) = next(request.node.iter_markers("xdist_group")).args
     warm = sys.modules.get("anyfold.executors._warm")
-    if group != "ray" and warm is not None:
+    if warm is not None and _scope_of(request.node.nodeid) != "ray":
         warm.let_go("ray")
 
 
