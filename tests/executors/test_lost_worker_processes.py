@@ -23,6 +23,7 @@ from tests.executors.executor_helpers import (
 )
 
 from anyfold.errors import WorkerLostError
+from anyfold.executors import _start
 
 
 def end(how):
@@ -107,6 +108,32 @@ def test_a_pool_that_breaks_while_it_starts_a_worker_for_a_task_costs_nothing(ex
     monkeypatch.setattr(executor._current.pool, "submit", _no_descriptors_left)
     with pytest.raises(OSError, match="too many open files"):
         executor.submit(pow, 2, 5)
+
+
+@pytest.mark.parametrize("name", ["processes"])
+def test_a_worker_that_starts_while_its_pool_breaks_ends_with_it(name, monkeypatch):
+    executor = make(name)
+    pid = executor.submit(os.getpid).result()
+    executor.submit(time.sleep, 3600)
+    broken = executor._current
+    usual = _start._popen
+
+    def popen(*args):
+        started = usual(*args)
+        os.kill(pid, signal.SIGKILL)
+        # By then the pool has told all workers that it knows of to end, and is about to wait for them.
+        wait_until(lambda: broken.pool._call_queue._closed)
+        return started
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_start, "_popen", popen)
+        assert isinstance(executor.submit(pow, 2, 5).exception(PATIENCE), WorkerLostError)
+    assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
+    ended = threading.Thread(target=executor.shutdown, daemon=True)
+    ended.start()
+    ended.join(PATIENCE)
+    assert not ended.is_alive()
+    assert not workers_of()
 
 
 def _no_descriptors_left(*args):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 from anyfold._worker.boot import capture_setup, prepare
 from anyfold.executors._healing import HealingPool
+from anyfold.executors._lost import kill_all
 from anyfold.executors._options import check_max_workers
 from anyfold.executors._start import start_context
 
@@ -43,8 +45,22 @@ class ProcessesExecutor(HealingPool):
 
 
 class _Pool(ProcessPoolExecutor):
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._processes: dict[int, Any] = _Processes()
+
     def _adjust_process_count(self) -> None:
-        # CPython's manager was woken for the task before this started the process for it: the manager
-        # would not watch that process until something else wakes it, and its end would go unseen.
         super()._adjust_process_count()
+        if self._broken:
+            # CPython's manager ends the workers that there are, and then waits for all, this one too.
+            kill_all(self._processes.values())
+        # The manager was woken for the task before this started the process for it: it would not watch that
+        # process until something else wakes it, and its end would go unseen.
         self._executor_manager_thread_wakeup.wakeup()
+
+
+class _Processes(dict[int, Any]):
+    """CPython's manager goes through them while a task's submitter may be adding one."""
+
+    def values(self) -> Any:
+        return list(super().values())
