@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +20,11 @@ from typing import Any
 import ray
 
 from anyfold._data.memory import available_memory
+from anyfold.executors import _ray_remains
 from anyfold.settings import effective_n_jobs
 
 __all__ = ["LocalRay", "read_token_again"]
 
-_MARK = "_ANYFOLD_RAY"
 _SMALLEST_STORE = 100_000_000  # bytes; Ray refuses less than 75 MB
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -40,7 +41,7 @@ class LocalRay:
     def __init__(self, max_workers: int | None) -> None:
         self._folder = _Folder()
         try:
-            with _changed_variables({_MARK: self._folder.path, **_own_token()}), _on_loopback():
+            with _changed_variables({_ray_remains.MARK: self._folder.path, **_own_token()}), _on_loopback():
                 read_token_again()
                 ray.init(
                     "local",
@@ -67,21 +68,15 @@ class LocalRay:
 
 
 class _Folder:
-    """Where a local instance keeps sockets and logs; a process removes it that outlives this one."""
+    """Where a local instance keeps sockets and logs; where this one is killed, another removes it."""
 
     def __init__(self) -> None:
         # The names of sockets have 107 bytes, of which Ray needs 70.
         base = tempfile.gettempdir()
         self.path = tempfile.mkdtemp(prefix="anyfold-ray-", dir=base if len(base) <= 16 else "/tmp")
-        # Some of Ray's processes outlive a caller that was killed by a minute. They are known by this mark,
-        # which those that change their name may have overwritten: these are children of others that have it.
-        remove = (
-            f'cat; sleep 2; while f=$(grep -lzs "^{_MARK}=$1\\$" /proc/[0-9]*/environ); [ "$f" ]; do '
-            'for e in $f; do p=${e%/environ}; kill -9 "${p#/proc/}" $(cat "$p"/task/*/children); done; '
-            'sleep 1; done; rm -rf "$1"'
-        )
+        program = [sys.executable, "-IS", _ray_remains.__file__, self.path]
         self._remover = subprocess.Popen(
-            ["sh", "-c", remove, "sh", self.path],
+            ["sh", "-c", 'cat; exec "$@"', "sh", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -89,9 +84,9 @@ class _Folder:
         )
 
     def remove(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and what has not ended with the instance."""
         assert self._remover.stdin is not None
-        shutil.rmtree(self.path, ignore_errors=True)  # first: where this is cut short, the other goes on
+        _ray_remains.clear_away(self.path)  # first: where this is cut short, the other goes on
         self._remover.kill()
         self._remover.wait()
         self._remover.stdin.close()
