@@ -14,12 +14,16 @@ from tests.drivers import Driver
 collect_ignore = ["typing", "plugin_package/src", "with_scikit_learn"]
 
 
-def pytest_configure(config):
-    """Tell of failures at once; have Ctrl-C work, which a shell ignores for what runs in the background."""
-    if terminal := config.pluginmanager.get_plugin("terminalreporter"):
-        config.pluginmanager.register(TellsAtOnce(terminal))
+def pytest_configure():
+    """Have Ctrl-C work as in a terminal: a shell starts what runs in the background with it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session):
+    plugins = session.config.pluginmanager
+    if terminal := plugins.get_plugin("terminalreporter"):
+        plugins.register(TellsAtOnce(terminal))
 
 
 class TellsAtOnce:
@@ -67,6 +71,8 @@ def pytest_xdist_make_scheduler(config, log):
 def _scope_of(nodeid):
     """Return what the process is chosen by that runs a test."""
     parent = nodeid.partition("[")[0].rpartition("::")[0]
+    if "/test_dask_clusters.py" in nodeid:
+        return nodeid.partition("::")[0]
     if "ray" in re.split(r"\W|_", nodeid.lower()) or parent.endswith("TestRay"):
         return "ray"
     return nodeid if any(f"/{module}.py" in nodeid for module in EACH_ALONE) else parent
