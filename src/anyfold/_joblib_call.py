@@ -154,7 +154,7 @@ class Call:
                     self._run = run
                 run.fill_window()
                 while not self._closing and run.advance():
-                    run.fail_the_rest()
+                    run.judge.fail_the_rest()
                 if run.out_of_time:
                     raise TimeLimitError(f"time_limit={self._settings.time_limit:g} seconds were over")
         except BaseException as error:

@@ -172,7 +172,7 @@ class Mapping:
                 )
             )
             self._engine = run
-            items.refuse = run.fail
+            items.refuse = run.judge.fail
             if whole:
                 stack.enter_context(in_caller(run.job))
             else:
@@ -239,7 +239,7 @@ def _proceed(run: Run, returned: Returned, *, whole: bool) -> bool:
     run.fill_window()
     while not run.inbox.empty() or whole or not returned.can_give_out:
         if run.inbox.empty() and not run.awaits():
-            run.fail_the_rest()
+            run.judge.fail_the_rest()
             return False
         if not run.advance():
             return False

@@ -24,7 +24,7 @@ from anyfold.settings import resolve
 from anyfold.testing._data_tests import DataTests
 from anyfold.testing._identity import IdentityTests
 from anyfold.testing._limits import wait_until
-from anyfold.testing.probes import Dies, Probe, count_invocations, hold, probe_data
+from anyfold.testing.probes import Dies, Hangs, Probe, count_invocations, hold, probe_data
 
 HEAD = "127.0.0.11"
 X = np.asfortranarray(np.random.default_rng(0).normal(size=(20_000, 100)))  # 16 MB
@@ -200,6 +200,18 @@ def test_where_workers_cannot_reach_the_caller_units_have_one_task(executor, tmp
         )
     assert [(failure.model, failure.fold) for failure in result.failures] == [("dies", 1)]
     assert count_invocations(tmp_path, "*") == 6
+
+
+def test_where_workers_cannot_reach_the_caller_a_fit_that_takes_too_long_is_told_as_such(
+    executor, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    models = {"hangs": Hangs(str(tmp_path)), "probe": Probe()}
+    folds = af.Folds(*probe_data(), cv=KFold(2))
+    with pytest.warns(FitFailedWarning, match="2 of 4 tasks failed"):
+        result = af.run_cv(models, folds, backend=executor, timeout=0.5, retries=0)
+    assert [failure.type for failure in result.failures] == ["TaskTimeoutError"] * 2
+    assert "where it hung is not known" in result.failures[0].message
 
 
 USERS_OWN = """

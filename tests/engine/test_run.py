@@ -8,9 +8,10 @@ import pytest
 
 from anyfold._data.serialize import dumps
 from anyfold._engine.faults import Blame
+from anyfold._engine.judge import Unit
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.relay import Relay
-from anyfold._engine.run import Run, _Finished, _Unit
+from anyfold._engine.run import Run, _Finished
 from anyfold._engine.supply import Supply
 from anyfold._mail.messages import Done
 from anyfold._mail.network import SilentMailbox
@@ -39,7 +40,7 @@ def run(recorded):
     outcomes = {}
     relay = Relay(prints=True)
     run = Run(
-        job=SimpleNamespace(isolation="process", stop_on_failure=False),
+        job=SimpleNamespace(isolation="process", stop_on_failure=False, timeout=None),
         supply=Supply(iter(()), 0, {}, outcomes, KEYS.index),
         executor=None,
         shared_job=None,
@@ -79,19 +80,34 @@ def test_workers_that_are_lost_between_others_that_work_do_not_end_the_run(run):
     for incident in range(20):
         key = KEYS[incident % 3]
         run.ledger.outcomes.clear()
-        run._lost(_Unit((Leaf(key),)), WorkerLostError("gone", incident=incident))
-        run._record(key, dumps(Outcome(key)))
-    assert run.broken is None
+        run.judge.lost(Unit((Leaf(key),)), WorkerLostError("gone", incident=incident))
+        run.judge.record(key, dumps(Outcome(key)))
+    assert run.judge.broken is None
 
 
 def test_workers_that_are_lost_and_do_nothing_between_end_the_run(run):
     for incident in range(20):
-        run._lost(_Unit((Leaf(KEYS[0]),)), WorkerLostError("gone", incident=incident))
-    assert "6 times in a row" in str(run.broken)
+        run.judge.lost(Unit((Leaf(KEYS[0]),)), WorkerLostError("gone", incident=incident))
+    assert "6 times in a row" in str(run.judge.broken)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "exception"),
+    [((1.0, 1.5, 9.0), "TaskTimeoutError"), ((1.0, 0.9, 1.0), "WorkerLostError")],
+)
+def test_a_leaf_that_outlasts_its_time_each_time_has_timed_out_though_nobody_says_so(
+    run, monkeypatch, seconds, exception
+):
+    run.judge.deaf, run.job.timeout = True, 1.0
+    for duration in seconds:
+        monkeypatch.setattr("anyfold._engine.judge.time", SimpleNamespace(monotonic=lambda now=duration: now))
+        assert not run.ledger.outcomes
+        run.judge.lost(Unit((Leaf(KEYS[0]),)), WorkerLostError("gone"))
+    assert run.ledger.outcomes[KEYS[0]].failure.type_name == exception
 
 
 def test_the_time_is_over_though_events_keep_coming(run):
-    run.units[0] = _Unit(tuple(map(Leaf, KEYS)))
+    run.units[0] = Unit(tuple(map(Leaf, KEYS)))
     run.deadline = 0.0
     run.inbox.put(done(KEYS[0]))
     run.inbox.put(done(KEYS[1]))
@@ -103,7 +119,7 @@ def test_the_time_is_over_though_events_keep_coming(run):
 def test_what_has_all_arrived_is_no_run_that_was_cut_short(run):
     future = Future()
     future.set_result((1, [(KEYS[1], dumps(Outcome(KEYS[1])))]))
-    run.units[0] = _Unit(tuple(map(Leaf, KEYS[:2])), future=future)
+    run.units[0] = Unit(tuple(map(Leaf, KEYS[:2])), future=future)
     run.deadline = 0.0
     run.inbox.put(done(KEYS[0]))
     run.inbox.put(_Finished(0))
