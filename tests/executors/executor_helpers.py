@@ -45,7 +45,7 @@ def preload_nothing():
 def wait_until(condition, what="the condition"):
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited in vain for {what() if callable(what) else what}"
         time.sleep(0.005)
 
 
@@ -89,6 +89,12 @@ def workers_of(pid=None):
             if process.status() != psutil.STATUS_ZOMBIE and (forked or not helper):
                 found.append(process.pid)
     return found
+
+
+def wait_until_no_worker_is_left():
+    wait_until(
+        lambda: not workers_of(), lambda: f"the end of {[psutil.Process(pid) for pid in workers_of()]}"
+    )
 
 
 def write_script(folder, source):

@@ -19,6 +19,7 @@ from tests.executors.executor_helpers import (
     note,
     read_pid,
     wait_until,
+    wait_until_no_worker_is_left,
     workers_of,
 )
 
@@ -77,7 +78,7 @@ def test_no_process_of_a_broken_pool_survives_shutdown(name):
     executor.submit(end, "kill").exception(PATIENCE)
     executor.submit(abs, -1).result(PATIENCE)
     executor.shutdown()
-    wait_until(lambda: not workers_of(), "the workers' end")
+    wait_until_no_worker_is_left()
 
 
 @pytest.mark.parametrize("name", HEALING)
@@ -114,8 +115,9 @@ def test_a_pool_that_breaks_while_it_starts_a_worker_for_a_task_costs_nothing(ex
 def test_a_worker_that_starts_while_its_pool_breaks_ends_with_it(name, monkeypatch):
     executor = make(name)
     pid = executor.submit(os.getpid).result()
-    executor.submit(time.sleep, 3600)
     broken = executor._current
+    wait_until(lambda: broken.pool._idle_worker_semaphore._value, "the pool to know that its worker is idle")
+    executor.submit(time.sleep, 3600)
     usual = _start._popen
 
     def popen(*args):
@@ -127,7 +129,7 @@ def test_a_worker_that_starts_while_its_pool_breaks_ends_with_it(name, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(_start, "_popen", popen)
-        assert isinstance(executor.submit(pow, 2, 5).exception(PATIENCE), WorkerLostError)
+        assert isinstance(executor.submit(time.sleep, 3600).exception(PATIENCE), WorkerLostError)
     assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
     ended = threading.Thread(target=executor.shutdown, daemon=True)
     ended.start()
@@ -296,7 +298,7 @@ def test_an_abandoned_executor_finishes_its_work_and_lets_its_workers_go(name, t
     del executor
     assert len(wait(futures, PATIENCE).done) == 20
     assert count(tmp_path) == 20
-    wait_until(lambda: not workers_of(), "the workers' end")
+    wait_until_no_worker_is_left()
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name == "anyfold-pool"], "the manager's end"
     )

@@ -16,6 +16,7 @@ from tests.executors.executor_helpers import (
     note,
     read_pid,
     wait_until,
+    wait_until_no_worker_is_left,
     workers_of,
 )
 
@@ -62,7 +63,7 @@ def test_shutdown_without_waiting_lets_work_finish(name, tmp_path):
     executor.shutdown(wait=False)
     assert len(wait(futures, PATIENCE).done) == 10
     assert count(tmp_path) == 10
-    wait_until(lambda: not workers_of(), "the workers' end")
+    wait_until_no_worker_is_left()
 
 
 @pytest.mark.parametrize("name", PARALLEL)

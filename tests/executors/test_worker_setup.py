@@ -145,6 +145,22 @@ def test_a_killed_fork_server_is_replaced(number):
         assert executor.submit(os.getppid).result(PATIENCE) != server
 
 
+def test_a_fork_server_that_is_about_to_end_costs_no_start(monkeypatch):
+    with make("multiprocessing-forkserver", 1) as executor:
+        server = executor.submit(os.getppid).result(PATIENCE)
+    connect = _start._ForkServer.connect_to_new_process
+
+    def refused(self, descriptors):
+        if self.pid == server:
+            os.kill(server, signal.SIGKILL)
+            raise ConnectionRefusedError("it has closed its socket, and is not gone yet")
+        return connect(self, descriptors)
+
+    monkeypatch.setattr(_start._ForkServer, "connect_to_new_process", refused)
+    with make("multiprocessing-forkserver", 1) as executor:
+        assert executor.submit(os.getppid).result(PATIENCE) != server
+
+
 def test_the_fork_server_ends_when_it_is_told_to():
     with make("multiprocessing-forkserver", 1) as executor:
         server = executor.submit(os.getppid).result(PATIENCE)

@@ -47,6 +47,8 @@ __all__ = [
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
+_LAST_BREATH = 5.0
+"""Seconds that a fork server that was killed has to end."""
 _PRELOAD = ["anyfold._worker.preload", "anyfold._worker.preload_imports"]
 
 
@@ -177,11 +179,26 @@ class _ForkServerPopen(popen_forkserver.Popen):
 
     def _launch(self, process_obj: process.BaseProcess) -> None:
         data = _pickled(self, process_obj)
-        self.sentinel, write = _fork_server().connect_to_new_process(self._fds)  # type: ignore[attr-defined]
+        while True:
+            server = _fork_server()
+            try:
+                self._launch_by(server, data)
+            except (OSError, EOFError):
+                if not server.has_ended(_LAST_BREATH):
+                    raise
+            else:
+                return
+
+    def _launch_by(self, server: _ForkServer, data: memoryview) -> None:
+        self.sentinel, write = server.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
         self.finalizer = util.Finalize(self, _close, (os.dup(write), self.sentinel))
-        with os.fdopen(write, "wb") as file:
-            file.write(data)
-        self.pid = forkserver.read_signed(self.sentinel)
+        try:
+            with os.fdopen(write, "wb") as file:
+                file.write(data)
+            self.pid = forkserver.read_signed(self.sentinel)
+        except BaseException:
+            self.finalizer()
+            raise
 
 
 def _popen(popen: type[popen_fork.Popen], process_object: process.BaseProcess) -> popen_fork.Popen:
@@ -267,6 +284,12 @@ class _ForkServer(forkserver.ForkServer):
             threading.Event().wait()
         else:
             _wait_for(ended)
+
+    def has_ended(self, patience: float) -> bool:
+        """Return whether the server has ended, or does within so many seconds."""
+        assert self._keeper is not None
+        self._keeper.join(patience)
+        return not self._keeper.is_alive()
 
     @property
     def pid(self) -> int:
