@@ -26,6 +26,7 @@ from anyfold.settings import effective_n_jobs
 __all__ = ["LocalRay", "read_token_again"]
 
 _SMALLEST_STORE = 100_000_000  # bytes; Ray refuses less than 75 MB
+_COMPANY = ("start_monitor", "start_log_monitor", "start_api_server")
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -41,7 +42,11 @@ class LocalRay:
     def __init__(self, max_workers: int | None) -> None:
         self._folder = _Folder()
         try:
-            with _changed_variables({_ray_remains.MARK: self._folder.path, **_own_token()}), _on_loopback():
+            with (
+                _changed_variables({_ray_remains.MARK: self._folder.path, **_own_token()}),
+                _on_loopback(),
+                _bare(),
+            ):
                 read_token_again()
                 ray.init(
                     "local",
@@ -144,6 +149,23 @@ def _stop_printing() -> None:
         worker.threads_stopped.set()
         worker.gcs_error_subscriber.close()
         worker.listener_thread.join(5)
+
+
+@contextlib.contextmanager
+def _bare() -> Iterator[None]:
+    """Start none of the processes that serve dashboards, autoscaling and the printing of logs.
+
+    Each is an interpreter that takes seconds to start, and nothing here has a use for them.
+    """
+    node: Any = ray._private.node.Node
+    before = {name: getattr(node, name) for name in _COMPANY if hasattr(node, name)}
+    for name in before:
+        setattr(node, name, lambda self, **_: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(node, name, method)
 
 
 @contextlib.contextmanager

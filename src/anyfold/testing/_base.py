@@ -190,6 +190,11 @@ class ContractBase(abc.ABC):
     @classmethod
     def teardown_class(cls) -> None:
         """Shut down the executors that the tests of this class shared."""
+        cls.close_shared()
+
+    @classmethod
+    def close_shared(cls) -> None:
+        """Shut down the executors that the tests of this class share; later ones get new ones."""
         for opened in cls._shared.pop(cls, {}).values():
             opened.close()
 
