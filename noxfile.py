@@ -74,7 +74,7 @@ def bench(session: nox.Session) -> None:
     session.install("--quiet", ".[all]", *group("bench"))
     session.chdir("benchmarks")
     os.makedirs("figures", exist_ok=True)  # noqa: PTH103 - the one file
-    for name in ("engine", "grid_search", "mapping"):
+    for name in ("engine", "auto", "large_data", "grid_search", "mapping"):
         session.run("python", f"{name}.py", "--json", f"figures/{name}.json", *session.posargs)
     session.run("python", "report.py")
 

@@ -46,12 +46,15 @@ class Contest:
         The ratio of our time to the fastest peer's that is aimed at.
     same : callable, optional
         Compares what two contenders returned; by default it is not compared.
+    tells_seconds : bool, default=False
+        Whether what a contender returns is what counts, not how long it took to return.
     """
 
     name: str
     contenders: Sequence[Contender]
     target: float | None = None
     same: Callable[[Any, Any], bool] | None = None
+    tells_seconds: bool = False
 
     def hold(self, rounds: int) -> dict[str, Any]:
         """Run everybody once cold, then in turns; return the figures."""
@@ -76,8 +79,8 @@ class Contest:
             result = contender.run()
         except Exception as error:
             contender.failed = f"{type(error).__name__}: {error}"[:200]
-            result = None
-        return result, time.perf_counter() - begun
+            return None, time.perf_counter() - begun
+        return result, result if self.tells_seconds else time.perf_counter() - begun
 
     def _figures(self, alive: list[Contender]) -> dict[str, Any]:
         peers = [contender for contender in alive if not contender.ours]
