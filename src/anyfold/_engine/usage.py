@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -33,3 +34,12 @@ def in_use_elsewhere(executor: Executor) -> bool:
     """Return whether a run besides the caller's uses this executor."""
     with _lock:
         return _runs[id(executor)] > 1
+
+
+def _unlock_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
