@@ -3,7 +3,13 @@
 import pytest
 from tests.executors.executor_helpers import make
 
-from anyfold.executors import _start, base
+from anyfold.executors import _start, base, shutdown
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_warm_workers_of_others():
+    """Tests here look at all processes below this one; other modules leave warm workers there for minutes."""
+    shutdown()
 
 
 @pytest.fixture(scope="module")
