@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
+import ray
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 
@@ -55,6 +58,27 @@ def test_stopped_work_is_lost_and_the_executor_goes_on(executor, tmp_path):
     for future in held:
         assert isinstance(future.exception(PATIENCE), WorkerLostError)
     assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_ray_cancels_in_the_thread_that_takes_in_answers(monkeypatch, tmp_path):
+    """Elsewhere the two race, and "Tried to complete task that was not pending" ends the caller's process."""
+
+    def hold():
+        while not (tmp_path / "go").exists():
+            pass
+
+    cancelling, answering = Future(), Future()
+    monkeypatch.setattr("ray.cancel", lambda ref, *, force: cancelling.set_result(threading.get_ident()))
+    with af.get_executor("ray", n_jobs=2) as executor:
+        held = executor.submit(hold)
+        answer = ray.remote(hold).remote().future()
+        answer.add_done_callback(lambda _: answering.set_result(threading.get_ident()))
+        executor.stop_running()
+        thread = cancelling.result(PATIENCE)
+        (tmp_path / "go").touch()
+        held.result(PATIENCE)
+        assert answering.result(PATIENCE) == thread
+        del answer
 
 
 def test_results_of_shared_calls_stay_with_the_workers(executor):

@@ -98,6 +98,7 @@ class RayExecutor(WindowedExecutor):
             frozenset() if self._connection.local else frozenset({"mailbox"})
         )
         self._objects = RayObjects()
+        self._bell: Any = ray.put(None)
         self._sys_path = tuple(sys.path) if self._connection.local else ()
         # Ray keeps the tasks that wait in this process, so that none is lost with a worker. It must not run
         # more than asked for, though.
@@ -212,10 +213,18 @@ class RayExecutor(WindowedExecutor):
         """Kill the workers that run tasks of this executor; Ray starts others."""
         with self._lock:
             stopped = [(task, refs) for task in self._handed_over if (refs := task.inner) is not None]
-        for task, refs in stopped:
+        for task, _ in stopped:
             task.stopped = True
-            ray.cancel(refs[0], force=True)
+        if ray.is_initialized():
+            # Where Ray cancels a task in one thread while another of its own takes in that task's answer, it
+            # ends the whole process. Its callbacks run in the one that takes in the answers.
+            self._bell._on_completed(lambda _: [ray.cancel(refs[0], force=True) for _, refs in stopped])
+        else:
+            self._broken = BrokenExecutor("Ray was shut down in this process")
+            for task, _ in stopped:
+                self._finish(task, Answer(None, self._broken))
 
     def _leave(self) -> None:
         self._objects.release_all()
+        del self._bell
         disconnect(self._connection)
