@@ -1,5 +1,6 @@
 """Dask and Ray on this machine, beside the contract: what is peculiar to them, and that nothing is left."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -58,6 +59,10 @@ def test_stopped_work_is_lost_and_the_executor_goes_on(executor, tmp_path):
     for future in held:
         assert isinstance(future.exception(PATIENCE), WorkerLostError)
     assert executor.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_workers_have_the_callers_priority(executor):
+    assert executor.submit(os.nice, 0).result(PATIENCE) == os.nice(0)
 
 
 def test_ray_cancels_in_the_thread_that_takes_in_answers(monkeypatch, tmp_path):

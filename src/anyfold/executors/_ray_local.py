@@ -27,6 +27,7 @@ __all__ = ["LocalRay", "read_token_again"]
 
 _SMALLEST_STORE = 100_000_000  # bytes; Ray refuses less than 75 MB
 _COMPANY = ("start_monitor", "start_log_monitor", "start_api_server")
+_PRIORITY = "RAY_worker_niceness"
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -43,7 +44,7 @@ class LocalRay:
         self._folder = _Folder()
         try:
             with (
-                _changed_variables({_ray_remains.MARK: self._folder.path, **_own_token()}),
+                _changed_variables({_ray_remains.MARK: self._folder.path, **_own_token(), **_own_priority()}),
                 _on_loopback(),
                 _bare(),
             ):
@@ -120,6 +121,14 @@ def _own_token() -> dict[str, str]:
     if any(os.environ.get(name) for name in _AUTH):
         return {}
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _own_priority() -> dict[str, str]:
+    """Return variables that give workers the caller's priority, as they have it on all other backends.
+
+    With Ray's own, which is lower, they hardly get on beside whatever else the machine does.
+    """
+    return {} if _PRIORITY in os.environ else {_PRIORITY: "0"}
 
 
 def read_token_again() -> None:
