@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from distributed import Client
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold
 from tests.clusters.hosts import PATIENCE, Host, interrupted, script
 
@@ -20,7 +22,7 @@ from anyfold.executors.dask import executor_of
 from anyfold.testing._data_tests import DataTests
 from anyfold.testing._identity import IdentityTests
 from anyfold.testing._limits import wait_until
-from anyfold.testing.probes import Dies, Probe, count_invocations, hold, probe_data
+from anyfold.testing.probes import Dies, Hangs, Probe, count_invocations, hold, probe_data
 
 X = np.random.default_rng(0).normal(size=(3000, 50))
 Y = (X[:, 0] > 0).astype(int)
@@ -134,6 +136,28 @@ def scores_of(result):
 
 def still_works(client):
     return client.status == "running" and client.submit(pow, 2, 5, pure=False).result(PATIENCE) == 32
+
+
+def test_where_workers_cannot_reach_the_caller_a_fit_that_hangs_says_where_it_was(
+    cluster, executor, tmp_path, monkeypatch
+):
+    run = executor._client.run
+
+    def unreachable(function, *args, **kwargs):
+        answers = run(function, *args, **kwargs)
+        return dict.fromkeys(answers, False) if function.__name__ == "can_reach" else answers
+
+    monkeypatch.setattr(executor._client, "run", unreachable)
+    folds = af.Folds(*probe_data(), cv=KFold(2))
+    with pytest.warns(FitFailedWarning, match="2 of 4 tasks failed"):
+        result = af.run_cv(
+            {"hangs": Hangs(str(tmp_path)), "probe": Probe()}, folds, backend=executor, timeout=0.5
+        )
+    assert [failure.type for failure in result.failures] == ["TaskTimeoutError"] * 2
+    assert all("in fit" in failure.traceback for failure in result.failures)
+    assert not list(cluster.folder.rglob("anyfold-hung-*"))
+    assert not list(Path(tempfile.gettempdir()).glob("anyfold-hung-*"))
+    executor._client.wait_for_workers(3, timeout=PATIENCE)
 
 
 def test_data_crosses_to_each_other_host_once(executor, monkeypatch):

@@ -202,16 +202,18 @@ def test_where_workers_cannot_reach_the_caller_units_have_one_task(executor, tmp
     assert count_invocations(tmp_path, "*") == 6
 
 
-def test_where_workers_cannot_reach_the_caller_a_fit_that_takes_too_long_is_told_as_such(
-    executor, tmp_path, monkeypatch
+def test_where_workers_cannot_reach_the_caller_a_fit_that_hangs_is_stopped_once_and_says_where_it_was(
+    cluster, executor, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("RAY_USE_TLS", "1")
     models = {"hangs": Hangs(str(tmp_path)), "probe": Probe()}
     folds = af.Folds(*probe_data(), cv=KFold(2))
     with pytest.warns(FitFailedWarning, match="2 of 4 tasks failed"):
-        result = af.run_cv(models, folds, backend=executor, timeout=0.5, retries=0)
+        result = af.run_cv(models, folds, backend=executor, timeout=0.5)
     assert [failure.type for failure in result.failures] == ["TaskTimeoutError"] * 2
-    assert "where it hung is not known" in result.failures[0].message
+    assert all("in fit" in failure.traceback for failure in result.failures)
+    assert count_invocations(tmp_path, "*hangs") == 2
+    assert not list(Path(cluster.temp_dir).rglob("anyfold-hung-*"))
 
 
 USERS_OWN = """

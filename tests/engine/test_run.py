@@ -51,7 +51,7 @@ def run(recorded):
         temp_dir=None,
         inbox=Inbox(),
     )
-    run.mailbox = SilentMailbox()
+    run.mailbox = SilentMailbox(str, lambda token, unit: [])
     return run
 
 
@@ -91,19 +91,17 @@ def test_workers_that_are_lost_and_do_nothing_between_end_the_run(run):
     assert "6 times in a row" in str(run.judge.broken)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "exception"),
-    [((1.0, 1.5, 9.0), "TaskTimeoutError"), ((1.0, 0.9, 1.0), "WorkerLostError")],
-)
-def test_a_leaf_that_outlasts_its_time_each_time_has_timed_out_though_nobody_says_so(
-    run, monkeypatch, seconds, exception
-):
-    run.judge.deaf, run.job.timeout = True, 1.0
-    for duration in seconds:
-        monkeypatch.setattr("anyfold._engine.judge.time", SimpleNamespace(monotonic=lambda now=duration: now))
+def test_what_a_worker_has_left_says_that_its_leaf_hung_where_it_cannot_reach_the_caller(run):
+    left = {3: "Timeout (0:00:01)!\nThread 1:\n  in fit\n"}
+    run.judge.silent = SilentMailbox(str, lambda token, unit: [left.get(unit, ""), ""])
+    run.job.timeout = 1.0
+    for number in (1, 2):
+        run.judge.lost(Unit((Leaf(KEYS[0]),), number=number), WorkerLostError("gone"))
         assert not run.ledger.outcomes
-        run.judge.lost(Unit((Leaf(KEYS[0]),)), WorkerLostError("gone"))
-    assert run.ledger.outcomes[KEYS[0]].failure.type_name == exception
+    run.judge.lost(Unit((Leaf(KEYS[0]),), number=3), WorkerLostError("gone"))
+    failure = run.ledger.outcomes[KEYS[0]].failure
+    assert failure.type_name == "TaskTimeoutError"
+    assert "in fit" in failure.traceback
 
 
 def test_the_time_is_over_though_events_keep_coming(run):

@@ -39,8 +39,6 @@ class Blame:
     closed: list[int] = field(default_factory=list)
     """Workers whose connection ended, in that order."""
     charges: Counter[TaskKey] = field(default_factory=Counter)
-    overdue: Counter[TaskKey] = field(default_factory=Counter)
-    """Charges that came when the time of the leaf was over."""
     unexplained: set[object] = field(default_factory=set)
     """Incidents since a leaf was last started, in which units were lost that had started nothing."""
     suspects: set[TaskKey] = field(default_factory=set)
@@ -119,15 +117,10 @@ class Blame:
         """Return the stack in which a worker hung when its time was up, None for any other end."""
         return None if worker is None else self.stacks.pop(self.pids.get(worker, -1), None)
 
-    def may_retry(self, key: TaskKey, *, overdue: bool = False) -> bool:
+    def may_retry(self, key: TaskKey) -> bool:
         """Charge a leaf for a lost worker and return whether it may be run once more."""
         self.charges[key] += 1
-        self.overdue[key] += overdue
         return self.charges[key] <= self.retries
-
-    def was_always_overdue(self, key: TaskKey) -> bool:
-        """Return whether each worker that a leaf has cost had run it longer than it may run."""
-        return self.overdue[key] == self.charges[key]
 
     def note_unexplained(self, lost: WorkerLostError) -> None:
         """Count a loss that no leaf can be blamed for; give up when nothing is started between them."""
@@ -153,15 +146,13 @@ def lost_failure(
 
 
 def timeout_failure(
-    key: TaskKey, seconds: float, stack: str | None, parameters: Mapping[str, object] | None
+    key: TaskKey, seconds: float, stack: str, parameters: Mapping[str, object] | None
 ) -> Failure:
-    """Return the failure of a leaf that ran too long, with the stack in which it hung if that is known."""
+    """Return the failure of a leaf that ran too long, with the stack in which it hung."""
     with_parameters = f", parameters {dict(parameters)!r}" if parameters else ""
     message = f"{key}{with_parameters}: ran longer than timeout={seconds:g} seconds and was stopped"
-    if stack is None:
-        message += " (where it hung is not known: workers cannot reach the caller)"
     failure = failure_of("worker", TaskTimeoutError(message))
-    return failure if stack is None else replace(failure, traceback=f"{message}, in\n{_task_first(stack)}")
+    return replace(failure, traceback=f"{message}, in\n{_task_first(stack)}")
 
 
 def _task_first(stack: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from anyfold._engine.faults import Blame, lost_failure, timeout_failure, unsent_
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.sharing import share
 from anyfold._engine.supply import Stem, Supply
+from anyfold._mail.network import SilentMailbox
 from anyfold._plan.task import Failure, Leaf, Outcome, TaskKey
 from anyfold._worker.execute import Job
 from anyfold._worker.failures import failure_of
@@ -29,11 +29,10 @@ class Unit:
     stem: Stem | None = None
     """What is fitted for leaves that wait; such a unit has none of its own."""
     future: Future[Any] | None = None
-    submitted: float = 0.0
-    """On the monotonic clock."""
     running: Leaf | None = None
     worker: int | None = None
     n_mailed: int = 0
+    number: int = 0
 
 
 @dataclass(slots=True)
@@ -50,8 +49,8 @@ class Judge:
     temp_dir: str | None
     heard: bool = False
     """Whether a worker has reached the mailbox."""
-    deaf: bool = False
-    """Whether no worker can reach it."""
+    silent: SilentMailbox | None = None
+    """What there is instead of a mailbox where no worker can reach one."""
     broken: Exception | None = None
     """Why the executor can run nothing more."""
 
@@ -168,14 +167,14 @@ class Judge:
         running = [u.worker for u in self.units.values() if u.running is not None and u.worker is not None]
         explained = self.blame.explains(lost, running)
         stack = self.blame.hung_in(unit.worker)
-        overdue = self._is_overdue(unit)
+        if self.silent is not None and self.job.timeout is not None:
+            stack = self.silent.stack_of(unit.number)
+            guilty = unit.leaves[0] if stack is not None else None
         if stack is not None:
             self.blame.accuse(unit.worker, lost)
         elif guilty is not None:
             if not self.blame.is_guilty(unit.worker, lost, running):
                 guilty = None
-        elif overdue:
-            (guilty,) = unit.leaves
         elif not explained:
             if unit.worker is None:
                 guilty = self.blame.suspect(unit.leaves, lost, self.heard)
@@ -189,27 +188,18 @@ class Judge:
             return
         if stack is not None:
             self._timed_out(guilty, stack)
-        elif self.blame.may_retry(guilty.key, overdue=overdue):
+        elif self.blame.may_retry(guilty.key):
             self.supply.put_back([guilty])
-        elif self.blame.was_always_overdue(guilty.key):
-            self._timed_out(guilty, None)
         else:
             attempts = self.blame.charges[guilty.key]
             self.fail(guilty, lost_failure(guilty.key, lost, attempts, guilty.parameters))
-
-    def _is_overdue(self, unit: Unit) -> bool:
-        """Return whether a lost worker may have ended because its leaf ran too long, and could not say so."""
-        seconds = self.job.timeout
-        if not self.deaf or seconds is None:
-            return False
-        return time.monotonic() - unit.submitted >= seconds
 
     def _put_back_others(self, unit: Unit, guilty: Leaf | None, *, are_suspects: bool) -> None:
         others = [leaf for leaf in unit.leaves if leaf is not guilty]
         for leaves in [[leaf] for leaf in others] if are_suspects else [others]:
             self.supply.put_back(leaves)
 
-    def _timed_out(self, leaf: Leaf, stack: str | None) -> None:
+    def _timed_out(self, leaf: Leaf, stack: str) -> None:
         seconds = self.job.timeout or 0.0
         self.fail(leaf, timeout_failure(leaf.key, seconds, stack, leaf.parameters))
 

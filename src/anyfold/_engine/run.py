@@ -28,6 +28,7 @@ from anyfold._engine.usage import in_use_elsewhere
 from anyfold._mail.contact import WorkerInfo
 from anyfold._mail.mailbox import LocalMailbox, SocketMailbox
 from anyfold._mail.messages import Closed, Contact, Done, Report, Stack, Started
+from anyfold._mail.network import SilentMailbox
 from anyfold._plan.task import Leaf
 from anyfold._plan.units import LARGEST_UNIT, unit_size, window_size
 from anyfold._worker.execute import Job, run_stem, run_unit
@@ -102,9 +103,10 @@ class Run:
             self.mailbox = SocketMailbox(self.inbox.put, self.temp_dir)
         else:
             self.mailbox = LocalMailbox(self.inbox.put)
-        if self.mailbox.address is None:
+        if self.mailbox.address is None or isinstance(self.mailbox, SilentMailbox):
             self.supply.layout = None  # units have one leaf, wherever that runs
-            self.judge.deaf = True
+        if isinstance(self.mailbox, SilentMailbox):
+            self.judge.silent = self.mailbox
         if self.ledger.record is not None and isinstance(self.mailbox, SocketMailbox):
             self.mailbox.expect_records()
         try:
@@ -226,7 +228,7 @@ class Run:
 
     def _submit(self, leaves: tuple[Leaf, ...]) -> None:
         number = next(self.ids)
-        unit = self.units[number] = Unit(leaves)
+        unit = self.units[number] = Unit(leaves, number=number)
         stem = self.supply.stem_of(leaves[0])
         given = () if stem is None or stem.shared is None else (stem.shared,)
         arguments = number, leaves, self._address(), *given
@@ -244,7 +246,6 @@ class Run:
         self._hand_over(unit, number, submit, run_stem, *arguments)
 
     def _hand_over(self, unit: Unit, number: int, submit: Any, work: Any, *arguments: Any) -> bool:
-        unit.submitted = time.monotonic()
         try:
             unit.future = submit(work, self.shared_job, *arguments)
         except (BrokenExecutor, RuntimeError) as error:  # broken, or shut down by its owner

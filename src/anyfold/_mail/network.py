@@ -11,10 +11,12 @@ Where outcomes are recorded the worker waits for each instead, until the engine 
 
 from __future__ import annotations
 
+import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from anyfold._mail.evidence import EvidenceAddress
 from anyfold._mail.mailbox import Connection, SocketMailbox
 from anyfold._mail.messages import RECEIPT, Done, NetworkAddress, Report
 
@@ -56,9 +58,23 @@ class NetworkMailbox(SocketMailbox):
 
 
 class SilentMailbox:
-    """No mailbox, where workers cannot reach the caller: units have one leaf, and return its outcome."""
+    """No mailbox, where workers cannot reach the caller: units have one leaf, and return its outcome.
 
-    address = None
+    Parameters
+    ----------
+    folder : callable
+        Names the folder where a worker may leave the stack in which a leaf hung, on its host.
+    collect : callable
+        Is given a token and the number of a unit; returns what `collect_evidence` finds on all hosts.
+    """
+
+    def __init__(self, folder: Callable[[], str], collect: Callable[[str, int], Iterable[str]]) -> None:
+        self.address = EvidenceAddress(secrets.token_hex(16), folder)
+        self._collect = collect
+
+    def stack_of(self, unit: int) -> str | None:
+        """Return the stack in which the worker of a lost unit hung, None if it ended otherwise."""
+        return "".join(self._collect(self.address.token, unit)) or None
 
     def drain(self) -> None:
         """Return at once."""

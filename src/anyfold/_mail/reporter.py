@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from anyfold._mail.contact import WorkerInfo
+from anyfold._mail.evidence import EvidenceAddress
 from anyfold._mail.messages import (
     FRAME,
     RECEIPT,
@@ -279,9 +280,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_hang_up_in_child)
 
 
-def reporter_for(address: LocalAddress | SocketAddress | None) -> Reporter:
+def reporter_for(address: LocalAddress | SocketAddress | EvidenceAddress | None) -> Reporter:
     """Return the reporter for an address; a connection is kept for the units to come."""
-    if address is None:
+    if address is None or isinstance(address, EvidenceAddress):
         return SilentReporter()
     if isinstance(address, LocalAddress):
         deliver = local_mailboxes.get(address.token)

@@ -24,6 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 from anyfold._data.kinds import is_readonly_error
 from anyfold._data.serialize import dumps
 from anyfold._data.slices import default_cache_limit, set_cache_limit
+from anyfold._mail.evidence import EvidenceAddress
 from anyfold._mail.messages import LocalAddress, SocketAddress
 from anyfold._mail.reporter import reporter_for
 from anyfold._plan.seeds import NESTED, seed_for
@@ -53,7 +54,7 @@ __all__ = [
     "seeding_runs",
 ]
 
-Address = LocalAddress | SocketAddress | None
+Address = LocalAddress | SocketAddress | EvidenceAddress | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ def run_unit(
         for leaf in leaves:
             if not reporter.started(unit, leaf.key):
                 break
-            with watched(job.timeout, address):
+            with watched(job.timeout, address, unit):
                 outcome = run_leaf(job, leaf, found)
                 data = _pickled(outcome)
             if reporter.done(unit, leaf.key, data):

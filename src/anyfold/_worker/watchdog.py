@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from anyfold._mail.evidence import EvidenceAddress
 from anyfold._mail.messages import LocalAddress, SocketAddress
 from anyfold._mail.reporter import evidence_channel
 
@@ -28,22 +29,31 @@ __all__ = ["reset_alarm", "watched"]
 
 
 @contextlib.contextmanager
-def watched(seconds: float | None, address: LocalAddress | SocketAddress | None) -> Iterator[None]:
+def watched(
+    seconds: float | None, address: LocalAddress | SocketAddress | EvidenceAddress | None, unit: int = 0
+) -> Iterator[None]:
     """End this process when the block takes longer than so many seconds."""
     if seconds is None:
         yield
         return
-    channel = evidence_channel(address) if isinstance(address, SocketAddress) else None
-    evidence = sys.__stderr__.fileno() if channel is None and sys.__stderr__ is not None else channel
-    if _is_fork:
-        with _alarm(seconds, evidence):
+    with _channel(address, unit) as channel:
+        evidence = sys.__stderr__.fileno() if channel is None and sys.__stderr__ is not None else channel
+        if _is_fork:
+            with _alarm(seconds, evidence):
+                yield
+            return
+        faulthandler.dump_traceback_later(seconds, exit=True, file=evidence)
+        try:
             yield
-        return
-    faulthandler.dump_traceback_later(seconds, exit=True, file=evidence)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _channel(address: object, unit: int) -> contextlib.AbstractContextManager[Any]:
+    """Return where the stack shall be written to, None for a process whose caller takes none."""
+    if isinstance(address, EvidenceAddress):
+        return address.channel(unit)
+    return contextlib.nullcontext(evidence_channel(address) if isinstance(address, SocketAddress) else None)
 
 
 @dataclass(frozen=True, slots=True)

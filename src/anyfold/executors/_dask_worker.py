@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import signal
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import distributed.utils_comm
 from distributed import get_worker
 
 from anyfold._data.files import Replica, SharedFile, publish
+from anyfold._mail.evidence import collect_evidence, forget_evidence
 from anyfold._mail.messages import NetworkAddress
 from anyfold._mail.reporter import SilentReporter, reporter_for
 from anyfold._worker.call import call, dumps_call, load_result
@@ -35,7 +37,9 @@ __all__ = [
     "begin_copy",
     "can_open",
     "can_reach",
+    "collect",
     "drop_copy",
+    "evidence_folder",
     "finish_copy",
     "is_busy",
     "kill_worker",
@@ -131,13 +135,24 @@ def is_busy(owner: str) -> bool:
 
 def kill_worker(dask_worker: Any) -> None:
     """Kill the worker process of a nanny, which starts another."""
-    if dask_worker.process is not None and dask_worker.process.pid is not None:
-        os.kill(dask_worker.process.pid, signal.SIGKILL)
+    if dask_worker.process is not None and (pid := dask_worker.process.pid) is not None:
+        os.kill(pid, signal.SIGKILL)
+        forget_evidence(evidence_folder(), pid)
 
 
 def can_reach(address: NetworkAddress) -> bool:
     """Return whether this worker can connect to the caller's mailbox."""
     return not isinstance(reporter_for(address), SilentReporter)
+
+
+def evidence_folder() -> str:
+    """Return a folder that all workers on this host, and their nannies, have in common."""
+    return tempfile.gettempdir()
+
+
+def collect(token: str, unit: int) -> str:
+    """Return the stack that the worker of a unit has left on this host."""
+    return collect_evidence(evidence_folder(), token, unit)
 
 
 # ---- copies -----------------------------------------------------------------------------------

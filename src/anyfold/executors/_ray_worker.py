@@ -16,12 +16,23 @@ import ray
 
 from anyfold._data.layout import ALIGNMENT
 from anyfold._data.serialize import deserialize, serialize
+from anyfold._mail.evidence import collect_evidence
 from anyfold._mail.messages import NetworkAddress
 from anyfold._mail.reporter import SilentReporter, reporter_for
 from anyfold._worker.call import call, dumps_call, load_result
 from anyfold.errors import SharedLost
 
-__all__ = ["Need", "can_reach", "in_parts", "read", "restore", "run_call", "run_shared"]
+__all__ = [
+    "Need",
+    "can_reach",
+    "collect",
+    "evidence_folder",
+    "in_parts",
+    "read",
+    "restore",
+    "run_call",
+    "run_shared",
+]
 
 Parts = list[Any]
 """The pickle stream of an object, then each buffer that it refers to, as arrays of bytes."""
@@ -65,6 +76,17 @@ def _run_split() -> None:
 def can_reach(address: NetworkAddress) -> bool:
     """Return whether this worker can connect to the caller's mailbox."""
     return not isinstance(reporter_for(address), SilentReporter)
+
+
+def evidence_folder() -> str:
+    """Return Ray's own folder of this session on this node."""
+    node: Any = ray._private.worker._global_node
+    return str(node.get_session_dir_path())
+
+
+def collect(token: str, unit: int) -> str:
+    """Return the stack that the worker of a unit has left on this node."""
+    return collect_evidence(evidence_folder(), token, unit)
 
 
 # ---- shared objects ---------------------------------------------------------------------------

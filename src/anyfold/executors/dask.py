@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import BrokenExecutor, Future
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from distributed import Client, KilledWorker
@@ -34,6 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MOST_ATTEMPTS = 10  # of one call to find a worker that can begin it
+_RETURN = 10.0  # seconds that a nanny has to start another worker
 _PATIENCE = 2.0  # seconds that workers have to say whether they are busy
 
 
@@ -213,7 +216,14 @@ class DaskExecutor(WindowedExecutor):
             if all(reached.values()):
                 return mailbox
             mailbox.close()
-        return SilentMailbox()
+        n_workers = len(self._client.nthreads())
+        return SilentMailbox(on_worker.evidence_folder, partial(self._collect, n_workers))
+
+    def _collect(self, n_workers: int, token: str, unit: int) -> Iterable[str]:
+        with contextlib.suppress(TimeoutError):  # the one that was lost may have been its host's only one
+            self._client.wait_for_workers(n_workers, _RETURN)
+        found: dict[str, str] = self._client.run(on_worker.collect, token, unit, on_error="ignore")
+        return found.values()
 
     def stop_running(self) -> None:
         """Kill the workers that run tasks of this executor; their nannies start others."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -54,6 +54,7 @@ _PATIENCE = 20.0  # seconds that a node has to start a worker that tries the mai
 run_call = ray.remote(max_retries=0)(on_worker.run_call)
 run_shared = ray.remote(max_retries=0, num_returns=2)(on_worker.run_shared)
 can_reach = ray.remote(max_retries=0, num_cpus=0)(on_worker.can_reach)
+collect = ray.remote(max_retries=0, num_cpus=0)(on_worker.collect)
 
 
 class RayExecutor(WindowedExecutor):
@@ -193,21 +194,15 @@ class RayExecutor(WindowedExecutor):
     def open_mailbox(self, deliver: Callable[[Report], None]) -> Mailbox:
         """Open a mailbox that workers on all nodes reach; a silent one where some node cannot connect."""
         if os.environ.get("RAY_USE_TLS") == "1":  # what is encrypted must not have an open side entrance
-            return SilentMailbox()
+            return SilentMailbox(on_worker.evidence_folder, _collect)
         here = this_node()
         mailbox = NetworkMailbox(deliver, here)
-        tries = [
-            can_reach.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(mailbox.network_address)
-            for node in nodes()
-            if node["NodeManagerAddress"] != here
-        ]
+        others = [node for node in nodes() if node["NodeManagerAddress"] != here]
         with contextlib.suppress(exceptions.RayError):
-            if all(ray.get(tries, timeout=_PATIENCE)):
+            if all(ray.get(_on_nodes(others, can_reach, mailbox.network_address), timeout=_PATIENCE)):
                 return mailbox
         mailbox.close()
-        return SilentMailbox()
+        return SilentMailbox(on_worker.evidence_folder, _collect)
 
     def stop_running(self) -> None:
         """Kill the workers that run tasks of this executor; Ray starts others."""
@@ -216,9 +211,7 @@ class RayExecutor(WindowedExecutor):
         for task, _ in stopped:
             task.stopped = True
         if ray.is_initialized():
-            # Where Ray cancels a task in one thread while another of its own takes in that task's answer, it
-            # ends the whole process. Its callbacks run in the one that takes in the answers.
-            self._bell._on_completed(lambda _: [ray.cancel(refs[0], force=True) for _, refs in stopped])
+            _ring(self._bell, lambda: [ray.cancel(refs[0], force=True) for _, refs in stopped])
         else:
             self._broken = BrokenExecutor("Ray was shut down in this process")
             for task, _ in stopped:
@@ -228,3 +221,38 @@ class RayExecutor(WindowedExecutor):
         self._objects.release_all()
         del self._bell
         disconnect(self._connection)
+
+
+def _ring(bell: Any, action: Callable[[], object]) -> None:
+    """Have the thread of Ray's that takes in the answers of tasks do something.
+
+    Where a task is cancelled in any other while that one takes in its answer, Ray ends the whole process.
+
+    Parameters
+    ----------
+    bell : ObjectRef
+        Of an object that is there; it must not be freed before the thread has come to it.
+    action : callable
+        What to do.
+    """
+
+    def act(_: object, held: Any = bell) -> None:
+        action()
+
+    bell._on_completed(act)
+
+
+def _on_nodes(nodes: Iterable[Mapping[str, Any]], task: Any, *args: object) -> list[Any]:
+    """Run a task once on each node; return the references."""
+    return [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            *args
+        )
+        for node in nodes
+    ]
+
+
+def _collect(token: str, unit: int) -> Iterator[str]:
+    for found in _on_nodes(nodes(), collect, token, unit):
+        with contextlib.suppress(exceptions.RayError):  # a node that has gone meanwhile
+            yield ray.get(found, timeout=_PATIENCE)

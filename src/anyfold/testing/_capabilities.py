@@ -6,13 +6,15 @@ import concurrent.futures
 import os
 import pickle
 import threading
+from concurrent.futures import Future
+from typing import Any
 
 from anyfold.executors.base import CAPABILITIES, capabilities_of, isolation_of
 from anyfold.testing import _limits
 from anyfold.testing._base import ContractBase, hold_all
 from anyfold.testing._case import contract_test
-from anyfold.testing._limits import PATIENCE
-from anyfold.testing.probes import add, started_pids
+from anyfold.testing._limits import PATIENCE, wait_until
+from anyfold.testing.probes import add, count_invocations, hold, started_pids
 
 __all__ = ["CapabilityTests"]
 
@@ -82,14 +84,22 @@ class CapabilityTests(ContractBase):
     def test_two_executors_do_not_disturb_each_other(self) -> None:
         """Stopping and closing one executor leaves another one as it is."""
         with self.executor() as other:
-            assert other.submit(add, 1).result(PATIENCE) == 1
+            at_work = isolation_of(other) != "none"
+            kept = self._held(other, "kept") if at_work else other.submit(add, 1)
             with self.fresh() as executor:
-                if isolation_of(executor) != "none":
-                    hold_all(executor, self.folder)
+                if at_work:
+                    self._held(executor, "stopped")
                 if "stop_running" in capabilities_of(executor):
                     executor.stop_running()
                 (self.folder / "go").touch()
+            assert kept.exception(PATIENCE) is None, "stopping another one has ended a task of this"
             assert other.submit(add, 2).result(PATIENCE) == 2, "unusable after another one was closed"
+
+    def _held(self, executor: Any, name: str) -> Future[Any]:
+        """Start a task that runs until the file ``go`` appears."""
+        future: Future[Any] = executor.submit(hold, str(self.folder), name)
+        wait_until(lambda: count_invocations(self.folder, name) == 1, "a task to start")
+        return future
 
     @contract_test("protocol")
     def test_resources_are_respected_or_refused(self) -> None:
