@@ -125,10 +125,9 @@ def test_workers_begin_while_the_caller_is_busy_and_change_no_number(models, tmp
         heard.append(event)
         threads.add(threading.current_thread())
 
-    settings = {"backend": "auto", "journal": tmp_path / "journal.sqlite", "callbacks": [hear]}
     (tmp_path / "met").mkdir()
     models = {"meets": Meets(tmp_path / "met", 2), **models}
-    result = run(models, **settings)
+    result = run(models, backend="auto", callbacks=[hear])
     assert CALLER in places(result)
     assert len(places(result)) > 1
     assert (result.backend, result.n_jobs) == ("multiprocessing", 2)
@@ -145,8 +144,15 @@ def test_workers_begin_while_the_caller_is_busy_and_change_no_number(models, tmp
     assert len(finished) == len(set(finished)) == 16
     assert len([e for e in heard if isinstance(e, events.RunFinished)]) == 1
     assert compared(result) == compared(run(models, backend="serial"))
+
+
+def test_a_run_with_a_journal_has_workers_from_the_start(models, tmp_path):
+    settings = {"backend": "auto", "journal": tmp_path / "journal.sqlite"}
+    result = run(models, **settings)
+    assert CALLER not in places(result)
+    assert result.choice == "what has a journal shall outlive a model that ends its process"
     again = run(models, **settings)
-    assert len(again.journal.taken) == 16
+    assert len(again.journal.taken) == 12
     assert compared(again) == compared(result)
 
 

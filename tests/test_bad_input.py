@@ -196,7 +196,12 @@ def test_something_that_is_no_executor_is_refused(refuses):
 
 
 def test_an_unknown_option_of_a_backend_is_refused(refuses):
-    refuses(InvalidSettingError, "start_metod", "start_method", backend_options={"start_metod": "spawn"})
+    given = {"backend": "multiprocessing", "backend_options": {"start_metod": "spawn"}}
+    refuses(InvalidSettingError, "start_metod", "start_method", **given)
+
+
+def test_options_without_the_backend_that_they_are_for_are_refused(refuses):
+    refuses(InvalidSettingError, "'auto' has none", backend_options={"start_method": "spawn"})
 
 
 def test_fork_with_inner_threads_is_refused(refuses):
@@ -206,6 +211,7 @@ def test_fork_with_inner_threads_is_refused(refuses):
         "'fork'",
         inner_threads=2,
         n_jobs=1,
+        backend="multiprocessing",
         backend_options={"start_method": "fork"},
     )
 

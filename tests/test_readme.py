@@ -44,7 +44,9 @@ def test_the_table_is_of_the_form_that_the_example_prints():
 
     def form(text):
         # Numbers depend on the versions of the libraries, and the order of the rows on the numbers.
-        return sorted(" ".join(re.sub(r"\d+\.\d+|\d+", "#", line).split()) for line in text.splitlines())
+        # Where it ran depends on the machine.
+        text = re.sub(r"on \w+ with \d+ workers?", "there", re.sub(r"\d+\.\d+", "#", text))
+        return sorted(" ".join(re.sub(r"\d+", "#", line).split()) for line in text.splitlines())
 
     assert form(printed) == form(table)
 

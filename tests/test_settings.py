@@ -35,7 +35,7 @@ from anyfold.settings import (
 )
 
 DEFAULTS = {
-    "backend": "multiprocessing",
+    "backend": "auto",
     "n_jobs": None,
     "inner_threads": 1,
     "resources": None,
@@ -539,7 +539,7 @@ def test_help_shows_settings_and_variables(run_cv, capsys):
     help(run_cv)
     shown = capsys.readouterr().out
     assert "n_jobs: int | None = None" in shown
-    assert "backend : str, Executor or None, default='multiprocessing'" in shown
+    assert "backend : str, Executor or None, default='auto'" in shown
     assert "ANYFOLD_N_JOBS" in shown
 
 

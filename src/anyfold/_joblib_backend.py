@@ -24,7 +24,7 @@ from anyfold.settings import Resolved, effective_n_jobs, resolve
 
 __all__ = ["AnyfoldBackend"]
 
-LOCAL = ("threads", "processes", "multiprocessing", "loky")
+LOCAL = ("auto", "threads", "processes", "multiprocessing", "loky")
 JOBLIB_S_OWN = ("context", "mmap_mode", "prefer", "require", "temp_folder", "verbose")
 """What joblib gives to every backend and concerns others only."""
 

@@ -171,10 +171,12 @@ def _chosen_workers(settings: Resolved, temp_dir: str | None, *, may_move: bool)
     backend, is_warm = _with_workers(settings)
     if n_jobs == 1 and not is_limited:
         yield _checked(replace(here, reason="one worker is all there may be"), settings)
-    elif is_limited or settings.resources or not may_move or backend == "threads":
+    elif is_limited or settings.journal or settings.resources or not may_move or backend == "threads":
         reason = "this kind of work does not move"
         if is_limited:
             reason = "timeout= and time_limit= need workers that can be stopped"
+        elif settings.journal:
+            reason = "what has a journal shall outlive a model that ends its process"
         with _lent(backend, settings, temp_dir) as workers:
             yield replace(workers, reason=reason)
     else:

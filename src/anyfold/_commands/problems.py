@@ -69,14 +69,17 @@ def _problems_of_variables(settings: Sequence[SettingRow]) -> Iterator[Problem]:
 
 
 def _problems_of_backend(name: Any, backends: Sequence[Backend]) -> Iterator[Problem]:
-    if not isinstance(name, str):  # an executor, or a variable that is a problem already
+    from anyfold.executors.registry import AUTO
+
+    if not isinstance(name, str) or name == AUTO:  # an executor, or a variable that is a problem already
         return
     known: dict[str, Backend] = {}
     for backend in backends:
         known.setdefault(backend.name, backend)  # a name belongs to the first that has it
     if name not in known:
-        near = difflib.get_close_matches(name, known)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(known)}."
+        names = sorted([*known, AUTO])
+        near = difflib.get_close_matches(name, names)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known are {', '.join(names)}."
         yield Problem("error", f"There is no backend {name!r}; {hint}")
     elif not known[name].available:
         yield Problem("error", f"The backend {name!r} that is set cannot be used: {known[name].detail}")

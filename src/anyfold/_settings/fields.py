@@ -54,7 +54,7 @@ class Settings(TypedDict, total=False):
     backend: Annotated[
         str | Executor | None,
         Setting(
-            default="multiprocessing",
+            default="auto",
             takes="the name of a backend, or an executor with submit and shutdown",
             help="Where the work runs: the name of a backend, ``'auto'``, or a PEP 3148 executor, which "
             "stays yours to shut down. An executor has its own workers: ``n_jobs`` and ``backend_options`` "
