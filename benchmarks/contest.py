@@ -48,6 +48,8 @@ class Contest:
         Compares what two contenders returned; by default it is not compared.
     tells_seconds : bool, default=False
         Whether what a contender returns is what counts, not how long it took to return.
+    remark : str, optional
+        What the page of the manual says of the figures.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Contest:
     target: float | None = None
     same: Callable[[Any, Any], bool] | None = None
     tells_seconds: bool = False
+    remark: str = ""
 
     def hold(self, rounds: int) -> dict[str, Any]:
         """Run everybody once cold, then in turns; return the figures."""
@@ -103,6 +106,7 @@ class Contest:
         return {
             "workload": self.name,
             "target": self.target,
+            "remark": self.remark,
             "fastest peer": None if best is None else best.name,
             "rows": rows,
         }

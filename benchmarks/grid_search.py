@@ -83,6 +83,9 @@ def pca() -> Contest:
         contenders(pipeline, grid, X, y, cv=3, backends=["multiprocessing", "threads"]),
         target=0.35,
         same=same,
+        remark="Fitting each distinct step once takes 6.6 s of processor (9 PCA 1.1 s, 54 LIBLINEAR fits "
+        "5.1 s), which is 3.3 s on two cores and what anyfold takes; nothing is left to remove without other "
+        "numbers. With scikit-learn 1.9 a PCA costs little beside the fits of the last step.",
     )
 
 
@@ -103,6 +106,8 @@ def text() -> Contest:
         contenders(pipeline, grid, documents, y, cv=5, backends=["multiprocessing", "threads"]),
         target=0.35,
         same=same,
+        remark="Fitting each distinct step once takes 33.1 s of processor, and anyfold on `serial` takes 34.6 s: "
+        "what is left are the 100 fits of the last step, which nobody can share.",
     )
 
 

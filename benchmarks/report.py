@@ -50,7 +50,9 @@ def table(contest: dict[str, Any]) -> str:
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
             rows.append(f"| {row['contender']} | {row['cold']:.3g} | {row['median']:.3g} | {ratio} |")
     target = contest["target"]
-    return "\n".join([*rows, "", f"Aimed at: {target}." if target is not None else ""])
+    told = [f"Aimed at: {target}."] if target is not None else []
+    told += [contest["remark"]] if contest["remark"] else []
+    return "\n".join([*rows, "", " ".join(told)])
 
 
 def chart(found: list[dict[str, Any]]) -> None:
