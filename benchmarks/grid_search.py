@@ -106,8 +106,8 @@ def text() -> Contest:
         contenders(pipeline, grid, documents, y, cv=5, backends=["multiprocessing", "threads"]),
         target=0.35,
         same=same,
-        remark="Fitting each distinct step once takes 33.1 s of processor, and anyfold on `serial` takes 34.6 s: "
-        "what is left are the 100 fits of the last step, which nobody can share.",
+        remark="Fitting each distinct step once takes 33.1 s of processor, and anyfold on `serial` takes "
+        "34.6 s: what is left are the 100 fits of the last step, which nobody can share.",
     )
 
 

@@ -134,7 +134,7 @@ def test_published_data_goes_with_its_folds():
 
     before = len(published())
     folds = af.Folds(np.random.default_rng(0).random((100, 3)), cv=2)
-    af.run_cv(Mean(), folds, n_jobs=1)
+    af.run_cv(Mean(), folds, backend="multiprocessing", n_jobs=1)
     assert len(published()) == before + 1
     del folds
     assert len(published()) == before

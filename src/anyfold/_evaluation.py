@@ -148,7 +148,7 @@ class Evaluation:
         self._check_parameters()
         given = settings.random_state if settings.random_state is not None else inherited_seed()
         sizes = [(len(train), len(test)) for train, test in self._data.splits]
-        if warning := check_slices_fit(first.X, first.y, sizes, workers.most_workers):
+        if warning := check_slices_fit(first.X, first.y, sizes, workers.may_be):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
         paths = self._paths()
         plan = ModelPlan(

@@ -78,6 +78,11 @@ class Workers:
         return self.choice.n_workers
 
     @property
+    def may_be(self) -> int:
+        """How many tasks may come to run at once, wherever the run takes place."""
+        return self.n_workers if self.choice is None else self.choice.n_workers
+
+    @property
     def why(self) -> str | None:
         """Why tasks ran where they did; None where the caller had decided."""
         return self.reason if self.choice is None else self.choice.why

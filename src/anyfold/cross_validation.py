@@ -239,7 +239,7 @@ def run_cv(
     with open_journal(resolved) as journal, open_workers(resolved, may_move=True) as workers:
         if journal is not None and given is None:
             root = journal.root_seed  # so that the same script finds its work again
-        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.most_workers):
+        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.may_be):
             warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
         resumption = None
         if journal is not None:

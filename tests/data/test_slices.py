@@ -266,6 +266,8 @@ def test_workers_that_would_take_too_much_memory_are_foretold_with_figures(monke
     message = check_slices_fit(X, y, sizes, 8)
     for part in ("8 workers", "808.0 kB", "6.5 MB together", "2.0 MB are available", "n_jobs=2"):
         assert part in message
+    monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    assert "n_jobs" not in check_slices_fit(X, y, sizes, 1)
 
 
 def test_a_value_whose_building_fails_is_built_again():

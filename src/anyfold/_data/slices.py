@@ -122,6 +122,11 @@ def check_slices_fit(X: Any, y: Any, fold_sizes: Sequence[tuple[int, int]], n_wo
     available = available_memory()
     if per_worker * n_workers <= available:
         return None
+    if n_workers == 1:
+        return (
+            f"the slices of one fold need {format_bytes(per_worker)}, and {format_bytes(available)} are "
+            "available: use a smaller data type"
+        )
     fitting = max(1, available // per_worker)
     return (
         f"{n_workers} workers need {format_bytes(per_worker)} each for the slices of one fold, "
