@@ -109,7 +109,7 @@ def test_text_that_the_callers_stream_cannot_show_costs_nothing():
             def score(self, X, y):
                 return 1.0
         X, y = load_iris(return_X_y=True)
-        result = af.run_cv(Talks(), af.Folds(X, y, cv=2), n_jobs=1)
+        result = af.run_cv(Talks(), af.Folds(X, y, cv=2), backend="multiprocessing", n_jobs=1)
         assert result["talks"]["test_score"].sum() == 2
     """
     done = subprocess.run(

@@ -84,7 +84,8 @@ def test_however_it_hangs_and_its_worker_was_started(start_method, tmp_path):
     faulthandler.dump_traceback_later(600)
     try:
         hangs = ["sleeping", "looping", "holding_the_lock"] if start_method == "fork" else ["looping"]
-        check_that_hung_fits_are_stopped(tmp_path, hangs, backend_options={"start_method": start_method})
+        options = {"start_method": start_method}
+        check_that_hung_fits_are_stopped(tmp_path, hangs, backend="multiprocessing", backend_options=options)
     finally:
         faulthandler.cancel_dump_traceback_later()
     assert len(list(tmp_path.iterdir())) == 2 * len(hangs)  # what hangs is not tried again
@@ -99,7 +100,14 @@ def test_a_task_that_sets_alarms_does_not_spare_the_next(tmp_path):
 
     models = {"alarms": SetsAlarms(), "hangs": Hangs("sleeping", str(tmp_path))}
     with pytest.warns(FitFailedWarning, match=r"(?s)1 of 4 tasks failed.*TaskTimeoutError"):
-        af.run_cv(models, FOLDS, n_jobs=1, timeout=1, backend_options={"start_method": "fork"})
+        af.run_cv(
+            models,
+            FOLDS,
+            n_jobs=1,
+            timeout=1,
+            backend="multiprocessing",
+            backend_options={"start_method": "fork"},
+        )
 
 
 def test_a_fit_that_is_quick_enough_is_left_alone():
