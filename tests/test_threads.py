@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from tests.backends import BACKENDS
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import anyfold as af
 
@@ -72,6 +72,29 @@ def test_the_callers_own_limits_are_restored(backend):
     before = limits()
     af.run_cv(Counts(), af.Folds(X, y), scoring=score, backend=backend)
     assert limits() == before
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads"])
+def test_limits_hold_though_another_thread_has_set_its_own_before(backend):
+    """From threadpoolctl 3.8 on one thread at a time limits OpenBLAS, and others are not listened to."""
+    has_set, may_end = threading.Event(), threading.Event()
+
+    def set_own():
+        threadpool_limits(max(before.values()))
+        has_set.set()
+        may_end.wait()
+
+    _where()
+    before = {lib["filepath"]: lib["num_threads"] for lib in threadpool_info()}
+    other = threading.Thread(target=set_own)
+    other.start()
+    assert has_set.wait(30)
+    result = af.run_cv(Counts(), af.Folds(X, y), scoring=score, backend=backend, n_jobs=1)
+    after = {lib["filepath"]: lib["num_threads"] for lib in threadpool_info()}
+    may_end.set()
+    other.join()
+    assert result.to_frame()["blas"].max() == 1
+    assert after == before
 
 
 class Nested(BaseEstimator):

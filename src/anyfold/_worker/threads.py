@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from joblib import parallel_config
@@ -37,7 +37,7 @@ VARIABLES = (
 
 _blas_lock = threading.Lock()
 _blas_depth = 0
-_blas_limit = contextlib.ExitStack()
+_blas_limit: Any = None
 
 
 @contextlib.contextmanager
@@ -48,18 +48,36 @@ def limit_caller(n_threads: int) -> Iterator[None]:
     """
     global _blas_depth, _blas_limit
     with _blas_lock:
+        if _blas_depth == 0:
+            with _in_control():
+                _blas_limit = _controller().select(user_api="blas").limit(limits=n_threads)
         _blas_depth += 1
-        if _blas_depth == 1:
-            _blas_limit = contextlib.ExitStack()
-            _blas_limit.enter_context(_controller().limit(limits=n_threads, user_api="blas"))
     try:
-        with _controller().limit(limits=n_threads, user_api="openmp"):
+        with _controller().select(user_api="openmp").limit(limits=n_threads):
             yield
     finally:
         with _blas_lock:
             _blas_depth -= 1
             if _blas_depth == 0:
-                _blas_limit.close()
+                with _in_control():
+                    _blas_limit.restore_original_limits()
+
+
+@contextlib.contextmanager
+def _in_control() -> Iterator[None]:
+    """Have this thread's limits of OpenBLAS take effect, and leave it to all threads afterwards.
+
+    threadpoolctl from 3.8 on lets one thread limit it, and takes no notice of the others. Here one thread may
+    set the limit of a process and another one restore it.
+    """
+    from threadpoolctl import OpenBLASController
+
+    leave: Callable[..., None] = getattr(OpenBLASController, "clear_controlling_thread", lambda **_: None)
+    leave(force=True)
+    try:
+        yield
+    finally:
+        leave(force=True)
 
 
 def _unlock_in_child() -> None:
@@ -117,7 +135,8 @@ def _settle(n_threads: int) -> None:
         return
     for variable in VARIABLES:
         os.environ[variable] = str(n_threads)
-    _controller().limit(limits=n_threads)
+    with _in_control():
+        _controller().limit(limits=n_threads)
     _settled.state = state
 
 
