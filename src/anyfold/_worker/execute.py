@@ -30,7 +30,7 @@ from anyfold._mail.reporter import reporter_for
 from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, FoldScores, Leaf, Outcome, Place, Stage
 from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
-from anyfold._worker.failures import failure_of
+from anyfold._worker.failures import failure_of, is_the_callers
 from anyfold._worker.kept_steps import forget_steps, set_steps_limit
 from anyfold._worker.seeding import kept_globals, seed_globals
 from anyfold._worker.threads import limit_worker
@@ -315,8 +315,8 @@ def _attempt(job: Job, leaf: Leaf, said: Said, found: Found) -> Produced:
         except BaseException as direct:
             error = direct
         try:
-            if isinstance(error, KeyboardInterrupt) and job.isolation == "none":
-                raise error  # the user's own Ctrl-C
+            if job.isolation == "none" and is_the_callers(error):
+                raise error
             if writable or not is_readonly_error(error):
                 return Produced(None, failure=failure_of(stage, error))
         finally:

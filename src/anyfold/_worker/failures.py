@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from typing import Any
 
 from anyfold._data.serialize import dumps, loads
 from anyfold._plan.task import Failure, Stage
 
-__all__ = ["failure_of"]
+__all__ = ["failure_of", "is_the_callers"]
+
+
+def is_the_callers(error: BaseException) -> bool:
+    """Return whether an exception that ends a task in the caller's own thread is meant for the program.
+
+    That is Ctrl-C, and the ``sys.exit`` of a handler that the program has for some other signal; a model that
+    calls ``sys.exit`` itself has failed.
+    """
+    if not isinstance(error, SystemExit):
+        return isinstance(error, KeyboardInterrupt)
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def failure_of(stage: Stage, error: BaseException) -> Failure:

@@ -18,7 +18,7 @@ from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome
 from anyfold._worker.capture import portable_record, said_now
 from anyfold._worker.execute import Produced, seeding_runs
-from anyfold._worker.failures import failure_of
+from anyfold._worker.failures import failure_of, is_the_callers
 from anyfold._worker.seeding import seed_globals
 from anyfold.executors.base import Isolation
 
@@ -107,8 +107,8 @@ class Mapped:
                         return None
                     at_once = min(2 * at_once, AT_ONCE) if now - began < SHORT else 1
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and self.isolation == "none":
-                    raise  # the user's own Ctrl-C
+                if self.isolation == "none" and is_the_callers(error):
+                    raise
                 if self.kept is not None or not is_readonly_error(error):
                     return error
                 notes.forget(len(values))
