@@ -107,6 +107,7 @@ class Contest:
             "workload": self.name,
             "target": self.target,
             "remark": self.remark,
+            "rounds": max((len(contender.seconds) for contender in alive), default=0),
             "fastest peer": None if best is None else best.name,
             "rows": rows,
         }

@@ -50,7 +50,8 @@ def table(contest: dict[str, Any]) -> str:
             ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
             rows.append(f"| {row['contender']} | {row['cold']:.3g} | {row['median']:.3g} | {ratio} |")
     target = contest["target"]
-    told = [f"Aimed at: {target}."] if target is not None else []
+    told = [f"Rounds after the cold one: {contest['rounds']}."]
+    told += [f"Aimed at: {target}."] if target is not None else []
     told += [contest["remark"]] if contest["remark"] else []
     return "\n".join([*rows, "", " ".join(told)])
 
