@@ -1,10 +1,13 @@
 """What is recorded is found again, exactly; what is of no use again is not."""
 
+import contextlib
 import math
 import pickle
+import sqlite3
 import stat
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -261,6 +264,19 @@ def test_threads_may_write_to_one_file(path):
     assert sorted(done) == [0, 1, 2, 3]
     with Journal(path) as journal:
         assert len(journal.lookup({TaskKey("m", 0, n): content(n) for n in range(200)}, NAN)) == 200
+
+
+def test_a_new_file_waits_for_those_who_read_it(path):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM sqlite_master").fetchall()
+        with ThreadPoolExecutor(1) as threads:
+            made = threads.submit(Journal, path)
+            while not path.with_name(f"{path.name}-journal").exists():
+                assert not made.done(), made.result()
+            reader.execute("ROLLBACK")
+            with made.result() as journal:
+                assert journal.stopped is None
 
 
 class PressesCtrlC:

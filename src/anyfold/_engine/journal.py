@@ -235,7 +235,7 @@ class Journal:
         try:
             patiently(lambda: self._database.execute("BEGIN IMMEDIATE"))  # inside: Ctrl-C may follow at once
             result = work()
-            self._database.execute("COMMIT")
+            patiently(lambda: self._database.execute("COMMIT"))  # of a new file: readers are in the way
         except BaseException:
             if self._database.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
