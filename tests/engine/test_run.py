@@ -1,12 +1,12 @@
 """The loop, step by step."""
 
-import queue
 from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
 
 from anyfold._data.serialize import dumps
+from anyfold._engine import inbox
 from anyfold._engine.faults import Blame
 from anyfold._engine.judge import Unit
 from anyfold._engine.ledger import Ledger
@@ -21,13 +21,32 @@ from anyfold.errors import WorkerLostError
 KEYS = [TaskKey("model", 0, fold) for fold in range(3)]
 
 
-class Inbox(queue.SimpleQueue):
+class Inbox(inbox.Inbox):
     """An inbox into which nothing comes while the loop waits."""
 
-    def get(self, block=True, timeout=None):
+    def first(self, timeout=None):
         if timeout is None and self.empty():
             pytest.fail("the loop would wait for the next event, however late")
-        return super().get(block, timeout)
+        return super().first(timeout)
+
+
+def test_what_ctrl_c_has_kept_from_being_seen_to_is_still_there(run, monkeypatch):
+    run.units[0] = Unit(tuple(map(Leaf, KEYS)))
+    run.inbox.put(done(KEYS[0]))
+
+    class PressesCtrlC(Exception):
+        pass
+
+    def first(timeout=None):
+        Inbox.first(run.inbox, timeout)
+        raise PressesCtrlC  # before the caller has what is returned
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.inbox, "first", first)
+        with pytest.raises(PressesCtrlC):
+            run.advance()
+    run._hear_out()
+    assert list(run.ledger.outcomes) == KEYS[:1]
 
 
 @pytest.fixture

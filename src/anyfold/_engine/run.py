@@ -20,6 +20,7 @@ from typing import Any
 
 from anyfold._engine.events import TaskStarted
 from anyfold._engine.faults import Blame
+from anyfold._engine.inbox import Inbox
 from anyfold._engine.judge import Judge, Unit
 from anyfold._engine.ledger import Ledger
 from anyfold._engine.progress import Bar
@@ -71,13 +72,11 @@ class Run:
     """Leaves."""
     waiting: list[int] = field(default_factory=list)
     """Workers that go on when what they have sent is on record."""
-    inbox: queue.SimpleQueue[Report | _Finished | _More] = field(default_factory=queue.SimpleQueue)
+    inbox: Inbox[Report | _Finished | _More] = field(default_factory=Inbox)
     mailbox: Mailbox | None = None
     units: dict[int, Unit] = field(default_factory=dict)
     judge: Judge = field(init=False)
     ids: Iterator[int] = field(default_factory=count)
-    handled: Report | _Finished | _More | None = None
-    """What was taken from the inbox last, as long as it is being seen to: a Ctrl-C may come in between."""
     finished: deque[int] = field(default_factory=deque)
     deadline: float | None = None
     """On the monotonic clock."""
@@ -127,15 +126,13 @@ class Run:
         """Take what workers have sent by now, though nobody waits for the rest."""
         assert self.mailbox is not None
         self.mailbox.drain()
-        if self.handled is not None:
-            self.inbox.put(self.handled)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                match self.inbox.get_nowait():
-                    case Done(_, _, key, data):
-                        self.judge.record(key, data)
-                    case _Finished(number):
-                        self.judge.take_along(self.units[number])
+        while not self.inbox.empty():
+            match self.inbox.first():
+                case Done(_, _, key, data):
+                    self.judge.record(key, data)
+                case _Finished(number):
+                    self.judge.take_along(self.units[number])
+            self.inbox.drop()
 
     def begin(self) -> None:
         """Have the time begin to count."""
@@ -158,13 +155,12 @@ class Run:
             return False
         is_grouping = may_wait is not None and (left is None or may_wait < left)
         try:
-            event = self.inbox.get(timeout=may_wait if is_grouping else left)
+            event = self.inbox.first(may_wait if is_grouping else left)
         except queue.Empty:
             self.settle()
             return True
-        self.handled = event
         self._handle(event)
-        self.handled = None
+        self.inbox.drop()  # only now: Ctrl-C may come in between
         self._judge_finished()
         if self.job.isolation == "none" and self.inbox.empty():
             self.settle()  # the next unit runs right here, and its events come before anything else
@@ -306,9 +302,9 @@ class Run:
             if self.mailbox is not None and not self._has_all_mail(unit):
                 # The result may overtake the mail: read what was sent before judging.
                 self.mailbox.drain()
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        self._handle(self.inbox.get_nowait())
+                while not self.inbox.empty():
+                    self._handle(self.inbox.first())
+                    self.inbox.drop()
             self.judge.judge(unit)
             del self.units[number]
 
