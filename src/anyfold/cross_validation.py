@@ -236,46 +236,47 @@ def run_cv(
             classes=classes,
         )
 
-    with open_journal(resolved) as journal, open_workers(resolved, may_move=True) as workers:
-        if journal is not None and given is None:
-            root = journal.root_seed  # so that the same script finds its work again
-        if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.may_be):
-            warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
-        resumption = None
-        if journal is not None:
-            _, data_id = _share_data(folds, workers)
-            contents = content_keys(
-                map(Leaf, keys), plans, folds, data_id, conditions(resolved, root, return_train_score)
-            )
-            terms = Terms(
-                return_estimator,
-                bool(methods),
-                None if raise_errors else float(error_score),
-                metric_names(next(iter(plans.values())).scorer),
-                return_train_score,
-            )
-            resumption = Resumption(journal, contents, terms)
-            outcomes.update(resumption.taken)
-        labels = {(name, 0): (name, type(model), folds.n_samples) for name, model in named.items()}
+    workers: Workers | None = None
+    resumption: Resumption | None = None
+    try:
+        with open_journal(resolved) as journal, open_workers(resolved, may_move=True) as workers:
+            if journal is not None and given is None:
+                root = journal.root_seed  # so that the same script finds its work again
+            if warning := check_slices_fit(folds.X, folds.y, _sizes(folds), workers.may_be):
+                warnings.warn(warning, MemoryPressureWarning, stacklevel=2)
+            if journal is not None:
+                _, data_id = _share_data(folds, workers)
+                contents = content_keys(
+                    map(Leaf, keys), plans, folds, data_id, conditions(resolved, root, return_train_score)
+                )
+                terms = Terms(
+                    return_estimator,
+                    bool(methods),
+                    None if raise_errors else float(error_score),
+                    metric_names(next(iter(plans.values())).scorer),
+                    return_train_score,
+                )
+                resumption = Resumption(journal, contents, terms)
+                outcomes.update(resumption.taken)
+            labels = {(name, 0): (name, type(model), folds.n_samples) for name, model in named.items()}
 
-        def prepare(workers: Workers) -> Prepared:
-            data, data_id = _share_data(folds, workers)
-            work = CrossValidation(
-                data=data,
-                data_id=data_id,
-                models=plans,
-                root_seed=root,
-                raise_errors=raise_errors,
-                error_score=np.nan if raise_errors else error_score,
-                return_train_score=return_train_score,
-                return_estimator=return_estimator,
-                response_methods=methods,
-            )
-            shape = layout(paths, folds.n_splits, workers.n_workers)
-            order = Order(keys, shape, outcomes, labels, workers.n_workers)
-            return Prepared(work, map(Leaf, order), order.n_left, shape)
+            def prepare(workers: Workers) -> Prepared:
+                data, data_id = _share_data(folds, workers)
+                work = CrossValidation(
+                    data=data,
+                    data_id=data_id,
+                    models=plans,
+                    root_seed=root,
+                    raise_errors=raise_errors,
+                    error_score=np.nan if raise_errors else error_score,
+                    return_train_score=return_train_score,
+                    return_estimator=return_estimator,
+                    response_methods=methods,
+                )
+                shape = layout(paths, folds.n_splits, workers.n_workers)
+                order = Order(keys, shape, outcomes, labels, workers.n_workers)
+                return Prepared(work, map(Leaf, order), order.n_left, shape)
 
-        try:
             run_work(
                 prepare,
                 workers=workers,
@@ -286,17 +287,17 @@ def run_cv(
                 record=None if resumption is None else resumption.record,
                 rank={key: position for position, key in enumerate(keys)},
             )
-        except KeyboardInterrupt as interrupt:
-            partial = interrupt.result = result(  # type: ignore[attr-defined]
-                workers, resumption, interrupted=True
-            )
+            remember(keys, outcomes, labels)
+        complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
+    except KeyboardInterrupt as interrupt:
+        if workers is not None:
+            partial = result(workers, resumption, interrupted=True)
+            interrupt.result = partial  # type: ignore[attr-defined]
             interrupt.add_note(
                 f"{len(keys) - len(partial.missing)} of {len(keys)} tasks had finished: they are in the "
                 "result attribute of this exception; with journal= the next run goes on from there"
             )
-            raise
-        remember(keys, outcomes, labels)
-    complete = result(workers, resumption, interrupted=len(outcomes) < len(keys))
+        raise
     raise_or_warn(complete, outcomes.values(), error_score)
     return complete
 

@@ -149,21 +149,22 @@ def fit_models(
             interrupted=interrupted,
         )
 
-    with open_workers(resolved, may_move=True) as workers:
-        labels = {(name, 0): ("fit", name, type(model)) for name, model in named.items()}
+    workers: Workers | None = None
+    try:
+        with open_workers(resolved, may_move=True) as workers:
+            labels = {(name, 0): ("fit", name, type(model)) for name, model in named.items()}
 
-        def prepare(workers: Workers) -> Prepared:
-            in_processes = isolation_of(workers.executor) == "process"
-            sending = _Sending(clones, sources, workers)
-            order = Order(keys, layout({}, 1, workers.n_workers), outcomes, labels, workers.n_workers)
-            return Prepared(
-                Fits(root, os.getpid() if in_processes else None),
-                (Leaf(key, sending.all_of(key.model)) for key in order),
-                order.n_left,
-                largest_unit=max(1, MOST_SENT // window_size(workers.n_workers)),
-            )
+            def prepare(workers: Workers) -> Prepared:
+                in_processes = isolation_of(workers.executor) == "process"
+                sending = _Sending(clones, sources, workers)
+                order = Order(keys, layout({}, 1, workers.n_workers), outcomes, labels, workers.n_workers)
+                return Prepared(
+                    Fits(root, os.getpid() if in_processes else None),
+                    (Leaf(key, sending.all_of(key.model)) for key in order),
+                    order.n_left,
+                    largest_unit=max(1, MOST_SENT // window_size(workers.n_workers)),
+                )
 
-        try:
             run_work(
                 prepare,
                 workers=workers,
@@ -174,15 +175,16 @@ def fit_models(
                 record=None,
                 rank={key: position for position, key in enumerate(keys)},
             )
-        except KeyboardInterrupt as interrupt:
+            remember(keys, outcomes, labels)
+        complete = result(workers, interrupted=len(outcomes) < len(keys))
+    except KeyboardInterrupt as interrupt:
+        if workers is not None:
             partial = interrupt.result = result(workers, interrupted=True)  # type: ignore[attr-defined]
             interrupt.add_note(
                 f"{len(partial)} of {len(keys)} models had been fitted: they are in the result attribute of "
                 "this exception"
             )
-            raise
-        remember(keys, outcomes, labels)
-    complete = result(workers, interrupted=len(outcomes) < len(keys))
+        raise
     raise_or_warn_of_fits(complete, on_error)
     return complete
 

@@ -134,23 +134,34 @@ def drive(
         # Libraries with a handler of their own (polars) leave it so that Ctrl-C ends no wait for a lock.
         signal.siginterrupt(signal.SIGINT, True)
     n_taken = len(outcomes)
-    haste: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     try:
         observe(RunStarted(n_leaves, n_workers, n_taken))
         run.begin()
-        with in_use(executor), run.listening():
+        with _settled(run), in_use(executor), run.listening():
             yield run
-    except KeyboardInterrupt:
-        haste = in_haste()
-        if job.isolation == "process":
-            ledger.forget_interrupted()
-        raise
     finally:
+        observe(RunFinished())
+
+
+@contextlib.contextmanager
+def _settled(run: Run) -> Iterator[None]:
+    """Record and tell what has finished, however the block ends, and once more where Ctrl-C stops that."""
+    try:
         try:
-            with haste:
-                run.settle()
-        finally:
-            observe(RunFinished())
+            yield
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            run.settle()
+            raise
+        else:
+            run.settle()
+    except KeyboardInterrupt:
+        if run.job.isolation == "process":
+            run.ledger.forget_interrupted()
+        with in_haste():
+            run.settle()
+        raise
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Ledger:
     relay: Relay
     leaf_seconds: float | None = None
     """What a leaf takes, by those that came last."""
-    _uncounted: list[Outcome] = field(default_factory=list)
+    _uncounted: dict[TaskKey, Outcome] = field(default_factory=dict)
     """Finished, and not yet recorded and told."""
     _due: float = 0.0
     """When these are to be recorded though more may come, by the monotonic clock."""
@@ -72,21 +72,23 @@ class Ledger:
         return self._enter(Outcome(key, failure=failure, attempts=self._times(key)))
 
     def _times(self, key: TaskKey) -> int:
-        return max(1, self._attempts.pop(key, 0))
+        return max(1, self._attempts[key])
 
     def _enter(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome; where Ctrl-C comes in between all this can be done once more."""
         quiet = outcome
         if outcome.logs or outcome.output or outcome.parts:
             parts = tuple(replace(part, logs=(), output=()) for part in outcome.parts if part.warnings)
             messages = tuple(map(_message, outcome.logs))
             output = _joined(outcome.output)
             quiet = replace(outcome, logs=(), messages=messages, output=output, parts=parts)
-        self.outcomes[outcome.key] = quiet
+        self.relay.take(self.rank(outcome.key), outcome)
         is_long = quiet.ended - quiet.started > GROUP_SECONDS
         due = time.monotonic() + (0.0 if is_long or self.record is None else GROUP_SECONDS)
         self._due = min(self._due, due) if self._uncounted else due
-        self._uncounted.append(quiet)
-        self.relay.take(self.rank(outcome.key), outcome)
+        self._uncounted[outcome.key] = quiet
+        self.outcomes[outcome.key] = quiet
+        self._attempts.pop(outcome.key, None)
         return quiet
 
     @property
@@ -101,18 +103,18 @@ class Ledger:
 
     def settle(self) -> None:
         """Record what has finished, and only then tell of it."""
-        counted = list(self._uncounted)
+        counted = list(self._uncounted.values())
         if counted and self.record is not None:
             self.record(counted)  # before they are forgotten here: it may be interrupted
-        del self._uncounted[: len(counted)]
         for outcome in counted:
+            del self._uncounted[outcome.key]
             self.observe(TaskFinished(outcome))
 
     def forget_interrupted(self) -> None:
         """Take back what may be due to the caller's own Ctrl-C: a terminal sends it to workers as well."""
         for key in [key for key, outcome in self.outcomes.items() if _was_interrupted(outcome)]:
             del self.outcomes[key]
-        self._uncounted = [outcome for outcome in self._uncounted if not _was_interrupted(outcome)]
+            self._uncounted.pop(key, None)
 
 
 def _message(record: logging.LogRecord) -> LoggedMessage:

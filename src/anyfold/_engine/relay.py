@@ -39,10 +39,13 @@ class Relay:
 
     def take(self, position: int, outcome: Outcome) -> None:
         """Take what a task has said and pass on what is due."""
+        if position < self._next:
+            return  # it has been said: Ctrl-C had come in between
         self._waiting[position] = outcome
-        while not self.is_held and (due := self._waiting.pop(self._next, None)) is not None:
-            self._next += due.n_items
+        while not self.is_held and (due := self._waiting.get(self._next)) is not None:
             self._say(due)
+            del self._waiting[self._next]
+            self._next += due.n_items
 
     def finish(self) -> None:
         """Pass on what is left when the run ends before some tasks have had their say."""
