@@ -54,6 +54,7 @@ N_CLAIMS = {"book_sales": 1, "seven_sensors": 5}
 def interpreter(tmp_path_factory):
     command = [sys.executable, "-W", "error", "-W", "default::ResourceWarning", "-c", PROGRAM]
     environment = {**os.environ, "MPLBACKEND": "agg", "ANYFOLD_BACKEND": "threads", "ANYFOLD_N_JOBS": "2"}
+    environment["RAY_worker_niceness"] = "0"  # other tests run on this machine, too
     folder = tmp_path_factory.mktemp("examples")
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

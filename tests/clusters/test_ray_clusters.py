@@ -74,7 +74,7 @@ class RayCluster:
             f"{script('ray')} start {role} --node-ip-address=127.0.0.1{number} --num-cpus=1 --block "
             f"--object-store-memory=100000000 --disable-usage-stats {options}",
             self.folder / f"host{number}",
-            {"HOST": str(number)},
+            {"HOST": str(number), "RAY_worker_niceness": "0"},  # other tests run on this machine, too
             separate=number > 1,
             private=[self.temp_dir],
         )
