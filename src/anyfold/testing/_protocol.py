@@ -23,14 +23,15 @@ from anyfold.testing.probes import (
 
 __all__ = ["ProtocolTests"]
 
+_NOT_SIDE_BY_SIDE = 5.0
+"""Seconds after which the second of two tasks is taken to wait for the end of the first."""
 
-def _value_after(folder: str, number: int, last: int) -> int:
-    """Return a number, but only once the next higher one was returned."""
-    if number < last:
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: count_invocations(folder, f"done-{number + 1}"), "the next task", 5)
-    note_invocation(folder, f"done-{number}")
-    return number
+
+def _zero_when_told(folder: str) -> int:
+    """Return 0, but only once the caller has the result of another task, or will not have it."""
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: count_invocations(folder, "told"), "the other task", _NOT_SIDE_BY_SIDE)
+    return 0
 
 
 class ProtocolTests(ContractBase):
@@ -67,7 +68,9 @@ class ProtocolTests(ContractBase):
             assert results == [i + 1000 for i in range(40)], f"results are not in order: {results}"
             if isolation_of(executor) == "none":
                 return
-            pair = [executor.submit(_value_after, str(self.folder), i, 1) for i in range(2)]
+            pair = [executor.submit(_zero_when_told, str(self.folder)), executor.submit(add, 1)]
+            concurrent.futures.wait(pair, _NOT_SIDE_BY_SIDE, concurrent.futures.FIRST_COMPLETED)
+            note_invocation(self.folder, "told")
             results = [future.result(PATIENCE) for future in pair]
             assert results == [0, 1], f"two tasks that ended in reverse order have the results {results}"
 
