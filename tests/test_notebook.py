@@ -85,7 +85,7 @@ class Kernel:
 
     def end(self):
         self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+        self.manager.shutdown_kernel(now=False)
         self.manager.context.destroy()
 
 
