@@ -29,9 +29,11 @@ from anyfold._mail.messages import LocalAddress, SocketAddress
 from anyfold._mail.reporter import reporter_for
 from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, FoldScores, Leaf, Outcome, Place, Stage
-from anyfold._worker.capture import Ears, Said, portable_record, recorded, routed
+from anyfold._worker.capture import Ears, routed
 from anyfold._worker.failures import failure_of, is_the_callers
 from anyfold._worker.kept_steps import forget_steps, set_steps_limit
+from anyfold._worker.logging_hook import portable_record
+from anyfold._worker.said import Said, recorded
 from anyfold._worker.seeding import kept_globals, seed_globals
 from anyfold._worker.threads import limit_worker
 from anyfold._worker.tidying import Found

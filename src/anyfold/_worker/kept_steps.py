@@ -14,7 +14,7 @@ from anyfold._data.kinds import arrays_of
 from anyfold._data.sizes import nbytes_of
 from anyfold._plan.canonical import Encoder
 from anyfold._plan.code_identity import CodeIdentities
-from anyfold._worker.capture import Said
+from anyfold._worker.said import Said
 
 __all__ = [
     "NOT_SHARED",

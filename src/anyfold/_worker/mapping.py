@@ -16,9 +16,10 @@ from anyfold._data.serialize import dumps, loads
 from anyfold._plan.groups import LONGEST_GROUP, Group, ItemKey
 from anyfold._plan.seeds import NESTED, seed_for
 from anyfold._plan.task import Failure, Leaf, Outcome
-from anyfold._worker.capture import portable_record, said_now
 from anyfold._worker.execute import Produced, seeding_runs
 from anyfold._worker.failures import failure_of, is_the_callers
+from anyfold._worker.logging_hook import portable_record
+from anyfold._worker.said import said_now
 from anyfold._worker.seeding import seed_globals
 from anyfold.executors.base import Isolation
 

@@ -33,7 +33,6 @@ from anyfold._data.kinds import freeze, guard, is_guardable, is_readonly_error, 
 from anyfold._data.serialize import dumps, loads, serialize
 from anyfold._plan.canonical import Untrusted, digest
 from anyfold._plan.content import encode_estimator
-from anyfold._worker.capture import said_now
 from anyfold._worker.kept_steps import (
     NOT_SHARED,
     Kept,
@@ -45,6 +44,7 @@ from anyfold._worker.kept_steps import (
     store,
     unshareable,
 )
+from anyfold._worker.said import said_now
 
 __all__ = ["SharedSteps"]
 
