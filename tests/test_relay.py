@@ -2,10 +2,13 @@
 
 import logging
 import sys
+import warnings
 
 import pytest
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
 from tests.backends import BACKENDS
 
 import anyfold as af
@@ -181,3 +184,26 @@ def test_a_log_record_that_cannot_be_pickled_costs_nothing_but_what_is_in_the_wa
 class Lock:
     def __reduce__(self):
         raise TypeError("cannot be pickled")
+
+
+class Looks(TransformerMixin, BaseEstimator):
+    """Remembers which warning filters hold in the process while it is fitted."""
+
+    def fit(self, X, y=None):
+        self.filters_ = id(warnings.filters)
+        return self
+
+    def transform(self, X):
+        return X
+
+    def score(self, X, y):
+        return self.filters_
+
+
+@pytest.mark.parametrize("backend", ("threads", "serial"))
+def test_parallel_loops_of_scikit_learn_leave_the_filters_of_other_tasks_alone(backend):
+    looks = make_pipeline(ColumnTransformer([("inside", Looks(), [0, 1])]), Looks())
+    result = af.run_cv(looks, af.Folds(X, y, cv=2), backend=backend, return_estimator=True)
+    for pipeline in result.estimators("pipeline"):
+        inside = pipeline[0].named_transformers_["inside"]
+        assert inside.filters_ == pipeline[1].filters_

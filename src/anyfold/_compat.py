@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = [
     "base_search",
     "check_method_params",
     "draws_from_process",
+    "filters_left_alone",
     "is_column_transformer",
     "is_feature_union",
     "is_fit_and_score",
@@ -137,6 +139,42 @@ def with_names(function: Any, **names: Any) -> Any:
     )
     copied.__kwdefaults__ = raw.__kwdefaults__
     return copied
+
+
+@contextlib.contextmanager
+def filters_left_alone(in_task: Callable[[], object]) -> Iterator[None]:
+    """Have scikit-learn's own parallel loops not touch the warning filters inside of tasks.
+
+    Around each call they empty the filters of the whole process and fill in those of the thread that began
+    the loop. Inside of a task that is the same thread, with the same filters; but on threads the filters of
+    all other tasks are gone meanwhile, and what they warn of is lost.
+
+    Parameters
+    ----------
+    in_task : callable
+        Returns None outside of tasks.
+    """
+    from sklearn.utils import parallel
+
+    wrapper: Any = getattr(parallel, "_FuncWrapper", None)
+    if not hasattr(wrapper, "with_config_and_warning_filters"):
+        yield  # of a version that does no such thing
+        return
+    usual = wrapper.__call__
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        config = getattr(self, "config", None)
+        if not config or in_task() is None:
+            return usual(self, *args, **kwargs)
+        with sklearn.config_context(**config):
+            return self.function(*args, **kwargs)
+
+    wrapper.__call__ = call
+    try:
+        yield
+    finally:
+        if wrapper.__call__ is call:
+            wrapper.__call__ = usual
 
 
 def base_search() -> Any:

@@ -15,7 +15,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from anyfold._compat import filters_left_alone
 from anyfold._worker.logging_hook import logging_hook, take_over_levels
+from anyfold._worker.said import who_speaks
 from anyfold._worker.stream_hook import stream_hook
 from anyfold._worker.warning_hook import Filters, heard_here, warnings_hook
 
@@ -85,6 +87,7 @@ def routed(ears: Ears, *, own_process: bool) -> Iterator[None]:
         if _hook_depth == 1:
             _hook = contextlib.ExitStack()
             _hook.enter_context(warnings_hook(ears.filters))
+            _hook.enter_context(filters_left_alone(who_speaks))
             _hook.enter_context(logging_hook())
             if own_process:
                 take_over_levels(ears.levels, ears.disabled)
