@@ -4,7 +4,7 @@ The second machine is played by namespaces of Linux: processes, shared memory, a
 network of its own, and the kernel counts the bytes on the one cable to it.
 Needs root, ``ip`` and ``unshare``.
 
-    sudo python benchmarks/cluster_data.py ray
+    sudo python benchmarks/cluster_data.py ray --give-back
     sudo python benchmarks/cluster_data.py dask --megabytes 500
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,12 @@ import anyfold as af
 HERE, THERE = "10.213.7.1", "10.213.7.2"
 CABLE = Path("/sys/class/net/anyfold0/statistics")
 N_MODELS, N_FOLDS = 8, 5
+GIVES_BACK = {
+    "RAY_JEMALLOC_LIB_PATH": str(Path(find_spec("ray").origin).with_name("core") / "libjemalloc.so"),
+    "RAY_JEMALLOC_CONF": "dirty_decay_ms:0,muzzy_decay_ms:0",
+    "RAY_JEMALLOC_PROFILE": "raylet",
+}
+"""For `ray start`: its node process returns memory at once that it no longer uses."""
 ROOMS = (
     "ip",
     "netns",
@@ -222,9 +229,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("engine", choices=["ray", "dask"])
     parser.add_argument("--megabytes", type=int, default=500)
+    parser.add_argument("--give-back", action="store_true", help="Ray returns memory that it no longer uses")
     arguments = parser.parse_args()
     n_bytes = arguments.megabytes * 1_000_000
     os.environ["RAY_AUTH_MODE"] = "disabled"  # nobody else is on the cable
+    if arguments.give_back:
+        os.environ.update(GIVES_BACK)
     clusters = {"ray": ray_cluster, "dask": dask_cluster}
     with tempfile.TemporaryDirectory(prefix="r") as folder, cable():
         with clusters[arguments.engine](folder, 3 * n_bytes) as (address, first, second):
