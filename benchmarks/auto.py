@@ -73,6 +73,10 @@ def search(backend: str) -> None:
     GridSearchCV(model, grid, cv=5, backend=backend, n_jobs=2).fit(X, y)
 
 
+REMARKS = {
+    "sleeps": "Tasks that only wait are best done by threads. `auto` starts processes for them too: "
+    "threads share the global generators of random numbers, and numbers must not depend on what was chosen.",
+}
 RUNS = {run.__name__: run for run in (small, cheap, forests, sleeps, search)}
 
 
@@ -93,6 +97,7 @@ def contest(workload: str) -> Contest:
         ],
         target=1.25,
         tells_seconds=True,
+        remark=REMARKS.get(workload, ""),
     )
 
 

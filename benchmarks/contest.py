@@ -50,6 +50,8 @@ class Contest:
         Whether what a contender returns is what counts, not how long it took to return.
     remark : str, optional
         What the page of the manual says of the figures.
+    against : str, optional
+        The peer that ratios are to; by default the fastest.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Contest:
     same: Callable[[Any, Any], bool] | None = None
     tells_seconds: bool = False
     remark: str = ""
+    against: str | None = None
 
     def hold(self, rounds: int) -> dict[str, Any]:
         """Run everybody once cold, then in turns; return the figures."""
@@ -86,7 +89,7 @@ class Contest:
         return result, result if self.tells_seconds else time.perf_counter() - begun
 
     def _figures(self, alive: list[Contender]) -> dict[str, Any]:
-        peers = [contender for contender in alive if not contender.ours]
+        peers = [each for each in alive if not each.ours and self.against in (None, each.name)]
         best = min(peers, key=lambda peer: statistics.median(peer.seconds)) if peers else None
         rows = []
         for contender in self.contenders:
@@ -108,7 +111,7 @@ class Contest:
             "target": self.target,
             "remark": self.remark,
             "rounds": max((len(contender.seconds) for contender in alive), default=0),
-            "fastest peer": None if best is None else best.name,
+            "peer": None if best is None else best.name,
             "rows": rows,
         }
 
@@ -132,7 +135,7 @@ def describe_machine() -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """Print the figures of one workload as a table."""
     target = "" if figures["target"] is None else f", target {figures['target']}"
-    print(f"\n{figures['workload']} (ratio to {figures['fastest peer']}{target})")
+    print(f"\n{figures['workload']} (ratio to {figures['peer']}{target})")
     print(f"  {'contender':<42}{'cold s':>9}{'warm s':>9}{'ratio':>8}")
     for row in figures["rows"]:
         if "failed" in row:
@@ -157,6 +160,6 @@ def main(workloads: dict[str, Callable[[], Contest]], description: str | None) -
         figures = workloads[name]().hold(options.rounds)
         show(figures)
         all_figures.append(figures)
-    if options.json:
-        figures_of_all = {"machine": machine, "contests": all_figures}
-        Path(options.json).write_text(json.dumps(figures_of_all, indent=1), encoding="utf-8")
+        if options.json:  # after each: what has been measured is kept whatever comes
+            told = {"machine": machine, "contests": all_figures}
+            Path(options.json).write_text(json.dumps(told, indent=1), encoding="utf-8")
