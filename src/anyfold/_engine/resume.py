@@ -34,7 +34,7 @@ class Resumption:
         self._journal = journal
         self._keys = keys
         self._terms = terms
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # Ctrl-C may leave it taken, and the same thread records once more
         self.taken = journal.lookup(keys, terms)
 
     def record(self, outcomes: Iterable[Outcome]) -> None:
